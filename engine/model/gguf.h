@@ -1,0 +1,66 @@
+/*
+ * gguf.h - reader of GGUF v2 and v3 files (spec models.md sections 6 and 10).
+ *
+ * Opens by mapping the file read only and checks every offset, size, count and name before anything is used, so that the
+ * rest of the engine can trust what it gets. The values point into the mapping: borrowed until llm_gguf_close.
+ */
+#ifndef LLM_GGUF_H
+#define LLM_GGUF_H
+
+#include "llm.h"
+
+typedef enum {
+    LLM_GGUF_U8, LLM_GGUF_I8, LLM_GGUF_U16, LLM_GGUF_I16, LLM_GGUF_U32, LLM_GGUF_I32, LLM_GGUF_F32, LLM_GGUF_BOOL,
+    LLM_GGUF_STRING, LLM_GGUF_ARRAY, LLM_GGUF_U64, LLM_GGUF_I64, LLM_GGUF_F64
+} llm_gguf_type_t;
+
+typedef struct { const char *data; size_t len; } llm_span_t;    /* not NUL-terminated */
+
+typedef struct {
+    llm_span_t      key;
+    llm_gguf_type_t type;
+    llm_gguf_type_t elem;       /* arrays: element type */
+    uint64_t        n;          /* arrays: elements; else 1 */
+    const uint8_t  *data;       /* first byte of the value (unaligned); strings and string arrays: at the u64 length */
+} llm_gguf_kv_t;
+
+typedef struct {
+    llm_span_t     name;
+    uint32_t       type;        /* llm_type_t, known to llm_format() or listed by the spec */
+    uint32_t       n_dims;
+    uint64_t       ne[4];       /* innermost first; unused ones are 1 */
+    const uint8_t *data;
+    size_t         size;        /* bytes */
+} llm_gguf_tensor_t;
+
+typedef struct llm_gguf llm_gguf_t;
+
+/* Errors: IO, FORMAT, UNSUPPORTED (version, tensor type), NOMEM; the message names file and field. */
+llm_code_t llm_gguf_open(llm_gguf_t **out, const char *path, llm_err_t *err);
+void llm_gguf_close(llm_gguf_t *g);
+const char *llm_gguf_path(const llm_gguf_t *g);
+size_t llm_gguf_file_bytes(const llm_gguf_t *g);
+
+/* NULL when absent. O(log n) or better. */
+const llm_gguf_kv_t *llm_gguf_find(const llm_gguf_t *g, const char *key);
+uint64_t llm_gguf_n_kv(const llm_gguf_t *g);
+const llm_gguf_kv_t *llm_gguf_kv(const llm_gguf_t *g, uint64_t i);
+
+/*
+ * Typed readers. Absent key: *out keeps its value and the result is LLM_OK. Wrong type or out of range: FORMAT.
+ * Integers of every width and sign are accepted when the value fits.
+ */
+llm_code_t llm_gguf_u32(const llm_gguf_t *g, const char *key, uint32_t *out, llm_err_t *err);
+llm_code_t llm_gguf_f32(const llm_gguf_t *g, const char *key, float *out, llm_err_t *err);
+llm_code_t llm_gguf_bool(const llm_gguf_t *g, const char *key, bool *out, llm_err_t *err);
+llm_code_t llm_gguf_str(const llm_gguf_t *g, const char *key, llm_span_t *out, llm_err_t *err);
+
+/* Iteration over a string array: *it starts at kv->data; call n times. */
+llm_span_t llm_gguf_next_str(const uint8_t **it);
+
+uint64_t llm_gguf_n_tensors(const llm_gguf_t *g);
+const llm_gguf_tensor_t *llm_gguf_tensor_at(const llm_gguf_t *g, uint64_t i);
+/* NULL when absent. */
+const llm_gguf_tensor_t *llm_gguf_tensor(const llm_gguf_t *g, const char *name);
+
+#endif
