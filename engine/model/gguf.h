@@ -1,8 +1,9 @@
 /*
  * gguf.h - reader of GGUF v2 and v3 files (spec models.md sections 6 and 10).
  *
- * Opens by mapping the file read only and checks every offset, size, count and name before anything is used, so that the
- * rest of the engine can trust what it gets. The values point into the mapping: borrowed until llm_gguf_close.
+ * Opening reads the header (keys, tensor table) into memory and checks every offset, size, count and name before
+ * anything is used, so that the rest of the engine can trust what it gets. Nothing is mapped: a file that shrinks
+ * later makes llm_gguf_read fail, not the process. Keys, values and names are borrowed until llm_gguf_close.
  */
 #ifndef LLM_GGUF_H
 #define LLM_GGUF_H
@@ -29,13 +30,21 @@ typedef struct {
     uint32_t       type;        /* llm_type_t, known to llm_format() or listed by the spec */
     uint32_t       n_dims;
     uint64_t       ne[4];       /* innermost first; unused ones are 1 */
-    const uint8_t *data;
+    uint64_t       offset;      /* of its first byte in the file; checked to lie inside it */
     size_t         size;        /* bytes */
 } llm_gguf_tensor_t;
 
 typedef struct llm_gguf llm_gguf_t;
 
-/* Errors: IO, FORMAT, UNSUPPORTED (version, tensor type), NOMEM; the message names file and field. */
+#define LLM_GGUF_MAX_HEADER  ((size_t) 1 << 30)     /* bytes; the largest in use are about 20 MB */
+#define LLM_GGUF_MAX_ENTRIES ((uint64_t) 1 << 20)   /* keys, and tensors */
+#define LLM_GGUF_MAX_KEY     65535                  /* bytes, by the format */
+#define LLM_GGUF_MAX_NAME    63                     /* bytes of a tensor's name, by the format */
+
+/*
+ * Time and memory are bounded by the size of the header: O(n log n), at most LLM_GGUF_MAX_HEADER bytes plus about 150 an entry.
+ * Errors: IO, FORMAT, UNSUPPORTED (version, tensor type), NOMEM; the message names file and field.
+ */
 llm_code_t llm_gguf_open(llm_gguf_t **out, const char *path, llm_err_t *err);
 void llm_gguf_close(llm_gguf_t *g);
 const char *llm_gguf_path(const llm_gguf_t *g);
@@ -60,7 +69,13 @@ llm_span_t llm_gguf_next_str(const uint8_t **it);
 
 uint64_t llm_gguf_n_tensors(const llm_gguf_t *g);
 const llm_gguf_tensor_t *llm_gguf_tensor_at(const llm_gguf_t *g, uint64_t i);
-/* NULL when absent. */
+/* NULL when absent. O(log n). */
 const llm_gguf_tensor_t *llm_gguf_tensor(const llm_gguf_t *g, const char *name);
+
+/*
+ * Copies n bytes, from byte `from` of a tensor's data on, to dst.
+ * Errors: IO when the file cannot be read or has become shorter since it was opened.
+ */
+llm_code_t llm_gguf_read(const llm_gguf_t *g, const llm_gguf_tensor_t *t, size_t from, void *dst, size_t n, llm_err_t *err);
 
 #endif
