@@ -6,12 +6,13 @@
  *   n_tensors x { string name, u32 n_dims, u64 ne[n_dims], u32 type, u64 offset }
  *   padding to general.alignment, then tensor data; offsets count from here
  *
- * Owns: the descriptor of the open file and a copy of its header. Everything in the file is untrusted: a count is compared
- * with the bytes that are left before it is believed, tables grow with what has really been parsed, and no offset
- * leaves this file unchecked. Values are little-endian and unaligned.
+ * Owns: the descriptor of the open file and a copy of its header. Everything in the file is
+ * untrusted: a count is compared with the bytes that are left before it is believed, tables grow
+ * with what has really been parsed, and no offset leaves this file unchecked. Values are
+ * little-endian and unaligned.
  *
- * While parsing, positions are offsets into `head`, which grows as the cursor asks for more; they become pointers
- * at the end (link_pointers), when it can no longer move.
+ * While parsing, positions are offsets into `head`, which grows as the cursor asks for more; they
+ * become pointers at the end (link_pointers), when it can no longer move.
  */
 #define _GNU_SOURCE     /* qsort_r */
 
@@ -48,12 +49,12 @@ llm_gguf_pread(const llm_gguf_t *g, void *dst, size_t n, uint64_t off, llm_err_t
             continue;
         }
         if (got < 0) {
-            return llm_fail(err, LLM_E_IO, "%s: read of %zu bytes at %llu failed: %s", g->path, n, (unsigned long long) off,
-                            strerror(errno));
+            return llm_fail(err, LLM_E_IO, "%s: read of %zu bytes at %llu failed: %s", g->path, n,
+                            (ull_t) off, strerror(errno));
         }
         if (got == 0) {
-            return llm_fail(err, LLM_E_IO, "%s: the file became shorter while it was read: %zu bytes missing at %llu", g->path, n,
-                            (unsigned long long) off);
+            return llm_fail(err, LLM_E_IO, "%s: the file became shorter while it was read: %zu "
+                            "bytes missing at %llu", g->path, n, (ull_t) off);
         }
         p += got;
         n -= (size_t) got;
@@ -62,28 +63,30 @@ llm_gguf_pread(const llm_gguf_t *g, void *dst, size_t n, uint64_t off, llm_err_t
     return LLM_OK;
 }
 
-/* Makes sure that the n bytes at the cursor are inside the file and in memory. what: for the message. */
+/* Makes sure that the n bytes at the cursor are inside the file and in memory. */
 static llm_code_t
 need(llm_gguf_t *g, uint64_t n, const char *what, llm_err_t *err)
 {
     if (n > bytes_left(g)) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: file ends inside the header: %s needs %llu bytes at %llu, %llu are left", g->path,
-                        what, (unsigned long long) n, (unsigned long long) g->pos, (unsigned long long) bytes_left(g));
+        return llm_fail(err, LLM_E_FORMAT, "%s: file ends inside the header: %s needs %llu bytes "
+                        "at %llu, %llu are left", g->path, what, (ull_t) n, (ull_t) g->pos,
+                        (ull_t) bytes_left(g));
     }
     uint64_t end = g->pos + n;
     if (end <= g->head_len) {
         return LLM_OK;
     }
     if (end > LLM_GGUF_MAX_HEADER) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: header is longer than %zu bytes (%s ends at %llu)", g->path,
-                        LLM_GGUF_MAX_HEADER, what, (unsigned long long) end);
+        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: header is longer than %zu bytes (%s ends at "
+                        "%llu)", g->path, LLM_GGUF_MAX_HEADER, what, (ull_t) end);
     }
     if (end > g->head_cap) {
         size_t cap = end > g->head_cap * 2 ? (size_t) end : g->head_cap * 2;
         cap = (cap + READ_STEP - 1) / READ_STEP * READ_STEP;
         uint8_t *head = realloc(g->head, cap);
         if (head == NULL) {
-            return llm_fail(err, LLM_E_NOMEM, "%s: no memory for %zu bytes of header", g->path, cap);
+            return llm_fail(err, LLM_E_NOMEM, "%s: no memory for %zu bytes of header", g->path,
+                            cap);
         }
         g->head = head;
         g->head_cap = cap;
@@ -91,7 +94,8 @@ need(llm_gguf_t *g, uint64_t n, const char *what, llm_err_t *err)
     uint64_t want = (end + READ_STEP - 1) / READ_STEP * READ_STEP;
     want = want < g->file_size ? want : g->file_size;
     want = want < g->head_cap ? want : g->head_cap;
-    llm_code_t rc = llm_gguf_pread(g, g->head + g->head_len, (size_t) want - g->head_len, g->head_len, err);
+    llm_code_t rc = llm_gguf_pread(g, g->head + g->head_len, (size_t) want - g->head_len,
+                                   g->head_len, err);
     if (rc == LLM_OK) {
         g->head_len = (size_t) want;
     }
@@ -118,9 +122,9 @@ take_string(llm_gguf_t *g, uint64_t *off, uint64_t *len, const char *what, llm_e
         return rc;
     }
     if (*len > bytes_left(g)) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: %s at %llu: string of %llu bytes is longer than the %llu bytes left in the file",
-                        g->path, what, (unsigned long long) g->pos - 8, (unsigned long long) *len,
-                        (unsigned long long) bytes_left(g));
+        return llm_fail(err, LLM_E_FORMAT, "%s: %s at %llu: string of %llu bytes is longer than "
+                        "the %llu bytes left in the file", g->path, what, (ull_t) g->pos - 8,
+                        (ull_t) *len, (ull_t) bytes_left(g));
     }
     rc = need(g, *len, what, err);
     if (rc == LLM_OK) {
@@ -140,7 +144,7 @@ grow(void **table, uint64_t n, uint64_t *cap, size_t size, llm_err_t *err)
     uint64_t new_cap = *cap ? *cap * 2 : 64;
     void *p = realloc(*table, new_cap * size);
     if (p == NULL) {
-        return llm_fail(err, LLM_E_NOMEM, "no memory for a table of %llu entries", (unsigned long long) new_cap);
+        return llm_fail(err, LLM_E_NOMEM, "no memory for a table of %llu entries", (ull_t) new_cap);
     }
     *table = p;
     *cap = new_cap;
@@ -154,9 +158,10 @@ static int
 scalar_bytes(uint32_t type)
 {
     static const int8_t bytes[] = {
-        [LLM_GGUF_U8] = 1, [LLM_GGUF_I8] = 1, [LLM_GGUF_U16] = 2, [LLM_GGUF_I16] = 2, [LLM_GGUF_U32] = 4, [LLM_GGUF_I32] = 4,
-        [LLM_GGUF_F32] = 4, [LLM_GGUF_BOOL] = 1, [LLM_GGUF_STRING] = 0, [LLM_GGUF_ARRAY] = 0, [LLM_GGUF_U64] = 8,
-        [LLM_GGUF_I64] = 8, [LLM_GGUF_F64] = 8,
+        [LLM_GGUF_U8] = 1, [LLM_GGUF_I8] = 1, [LLM_GGUF_U16] = 2, [LLM_GGUF_I16] = 2,
+        [LLM_GGUF_U32] = 4, [LLM_GGUF_I32] = 4, [LLM_GGUF_F32] = 4, [LLM_GGUF_BOOL] = 1,
+        [LLM_GGUF_STRING] = 0, [LLM_GGUF_ARRAY] = 0, [LLM_GGUF_U64] = 8, [LLM_GGUF_I64] = 8,
+        [LLM_GGUF_F64] = 8,
     };
     return type < sizeof(bytes) ? bytes[type] : -1;
 }
@@ -166,7 +171,8 @@ check_bools(const llm_gguf_t *g, const char *key, const uint8_t *v, uint64_t n, 
 {
     for (uint64_t i = 0; i < n; i++) {
         if (v[i] > 1) {
-            return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\": boolean is %u, neither 0 nor 1", g->path, key, v[i]);
+            return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\": boolean is %u, neither 0 nor 1",
+                            g->path, key, v[i]);
         }
     }
     return LLM_OK;
@@ -185,15 +191,18 @@ parse_array(llm_gguf_t *g, llm_gguf_kv_t *kv, const char *key, llm_err_t *err)
     }
     int size = scalar_bytes(elem);
     if (size < 0) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\": unknown array element type %u", g->path, key, elem);
+        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\": unknown array element type %u", g->path,
+                        key, elem);
     }
     if (elem == LLM_GGUF_ARRAY) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\": nested arrays are not allowed", g->path, key);
+        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\": nested arrays are not allowed", g->path,
+                        key);
     }
     uint64_t min = elem == LLM_GGUF_STRING ? 8 : (uint64_t) size;
     if (kv->n > bytes_left(g) / min) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\": array of %llu elements is longer than the %llu bytes left in the file",
-                        g->path, key, (unsigned long long) kv->n, (unsigned long long) bytes_left(g));
+        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\": array of %llu elements is longer than "
+                        "the %llu bytes left in the file", g->path, key, (ull_t) kv->n,
+                        (ull_t) bytes_left(g));
     }
     kv->elem = (llm_gguf_type_t) elem;
     kv->data = (const uint8_t *) (uintptr_t) g->pos;
@@ -228,11 +237,11 @@ parse_kv(llm_gguf_t *g, llm_gguf_kv_t *kv, llm_err_t *err)
         return rc;
     }
     if (len == 0) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: empty key at %llu", g->path, (unsigned long long) off);
+        return llm_fail(err, LLM_E_FORMAT, "%s: empty key at %llu", g->path, (ull_t) off);
     }
     if (len > LLM_GGUF_MAX_KEY) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: key at %llu has %llu bytes, the format allows %u", g->path,
-                        (unsigned long long) off, (unsigned long long) len, LLM_GGUF_MAX_KEY);
+        return llm_fail(err, LLM_E_FORMAT, "%s: key at %llu has %llu bytes, the format allows %u",
+                        g->path, (ull_t) off, (ull_t) len, LLM_GGUF_MAX_KEY);
     }
     shown_t key = show((llm_span_t) { (const char *) g->head + off, len });
 
@@ -242,7 +251,8 @@ parse_kv(llm_gguf_t *g, llm_gguf_kv_t *kv, llm_err_t *err)
     }
     int size = scalar_bytes(type);
     if (size < 0) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\": unknown value type %u", g->path, key.s, type);
+        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\": unknown value type %u", g->path, key.s,
+                        type);
     }
     kv->key = (llm_span_t) { (const char *) (uintptr_t) off, len };
     kv->type = (llm_gguf_type_t) type;
@@ -273,9 +283,10 @@ static const char *
 foreign_type(uint32_t type)
 {
     static const struct { uint32_t type; const char *name; } table[] = {
-        { 9, "Q8_1" }, { 15, "Q8_K" }, { 16, "IQ2_XXS" }, { 17, "IQ2_XS" }, { 18, "IQ3_XXS" }, { 19, "IQ1_S" }, { 21, "IQ3_S" },
-        { 22, "IQ2_S" }, { 24, "I8" }, { 25, "I16" }, { 26, "I32" }, { 27, "I64" }, { 28, "F64" }, { 29, "IQ1_M" },
-        { 34, "TQ1_0" }, { 35, "TQ2_0" },
+        { 9, "Q8_1" }, { 15, "Q8_K" }, { 16, "IQ2_XXS" }, { 17, "IQ2_XS" }, { 18, "IQ3_XXS" },
+        { 19, "IQ1_S" }, { 21, "IQ3_S" }, { 22, "IQ2_S" }, { 24, "I8" }, { 25, "I16" },
+        { 26, "I32" }, { 27, "I64" }, { 28, "F64" }, { 29, "IQ1_M" }, { 34, "TQ1_0" },
+        { 35, "TQ2_0" },
     };
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         if (table[i].type == type) {
@@ -292,12 +303,15 @@ check_type(const llm_gguf_t *g, const char *name, uint32_t type, llm_err_t *err)
         return LLM_OK;
     }
     if (foreign_type(type) != NULL) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: tensor \"%s\": type %s is not supported", g->path, name, foreign_type(type));
+        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: tensor \"%s\": type %s is not supported",
+                        g->path, name, foreign_type(type));
     }
     if (type == 4 || type == 5 || (type >= 31 && type <= 33) || (type >= 36 && type <= 38)) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": type %u was removed from the format", g->path, name, type);
+        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": type %u was removed from the format",
+                        g->path, name, type);
     }
-    return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": unknown tensor type %u", g->path, name, type);
+    return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": unknown tensor type %u", g->path, name,
+                    type);
 }
 
 /* Fills t->size from shape and type; every product is checked. */
@@ -307,22 +321,24 @@ size_tensor(const llm_gguf_t *g, llm_gguf_tensor_t *t, const char *name, llm_err
     uint64_t values = 1;
     for (uint32_t i = 0; i < t->n_dims; i++) {
         if (t->ne[i] > INT64_MAX) {
-            return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": negative dimension %lld", g->path, name, (long long) t->ne[i]);
+            return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": negative dimension %lld",
+                            g->path, name, (long long) t->ne[i]);
         }
         if (__builtin_mul_overflow(values, t->ne[i], &values) || values > INT64_MAX) {
-            return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": element count overflows at dimension %u (%llu)", g->path, name, i,
-                            (unsigned long long) t->ne[i]);
+            return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": element count overflows at "
+                            "dimension %u (%llu)", g->path, name, i, (ull_t) t->ne[i]);
         }
     }
     const llm_format_t *f = llm_format(t->type);
     if (t->ne[0] % f->block != 0) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": rows of %llu values are not a multiple of the %u-value blocks of %s",
-                        g->path, name, (unsigned long long) t->ne[0], f->block, f->name);
+        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": rows of %llu values are not a "
+                        "multiple of the %u-value blocks of %s", g->path, name, (ull_t) t->ne[0],
+                        f->block, f->name);
     }
     uint64_t size;
     if (__builtin_mul_overflow(values / f->block, (uint64_t) f->bytes, &size) || size > SIZE_MAX) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": byte size of %llu values overflows", g->path, name,
-                        (unsigned long long) values);
+        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": byte size of %llu values overflows",
+                        g->path, name, (ull_t) values);
     }
     t->size = (size_t) size;
     return LLM_OK;
@@ -338,8 +354,8 @@ parse_tensor(llm_gguf_t *g, llm_gguf_tensor_t *t, llm_err_t *err)
     }
     shown_t name = show((llm_span_t) { (const char *) g->head + off, len });
     if (len == 0 || len > LLM_GGUF_MAX_NAME) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": name has %llu bytes, the format allows 1 to %u", g->path, name.s,
-                        (unsigned long long) len, LLM_GGUF_MAX_NAME);
+        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": name has %llu bytes, the format "
+                        "allows 1 to %u", g->path, name.s, (ull_t) len, LLM_GGUF_MAX_NAME);
     }
     t->name = (llm_span_t) { (const char *) (uintptr_t) off, len };
 
@@ -348,7 +364,8 @@ parse_tensor(llm_gguf_t *g, llm_gguf_tensor_t *t, llm_err_t *err)
         return rc;
     }
     if (t->n_dims > 4) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": %u dimensions, the format allows four", g->path, name.s, t->n_dims);
+        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": %u dimensions, the format allows "
+                        "four", g->path, name.s, t->n_dims);
     }
     for (uint32_t i = 0; i < 4; i++) {
         t->ne[i] = 1;
@@ -394,11 +411,13 @@ compare_offsets(const void *a, const void *b, void *g)
 }
 
 static llm_code_t
-sorted_order(uint32_t **out, llm_gguf_t *g, uint64_t n, int (*compare)(const void *, const void *, void *), llm_err_t *err)
+sorted_order(uint32_t **out, llm_gguf_t *g, uint64_t n,
+             int (*compare)(const void *, const void *, void *), llm_err_t *err)
 {
     uint32_t *order = malloc((n + 1) * sizeof(*order));
     if (order == NULL) {
-        return llm_fail(err, LLM_E_NOMEM, "%s: no memory for an index of %llu entries", g->path, (unsigned long long) n);
+        return llm_fail(err, LLM_E_NOMEM, "%s: no memory for an index of %llu entries", g->path,
+                        (ull_t) n);
     }
     for (uint64_t i = 0; i < n; i++) {
         order[i] = (uint32_t) i;
@@ -418,7 +437,8 @@ index_names(llm_gguf_t *g, llm_err_t *err)
     }
     for (uint64_t i = 1; i < g->n_kv; i++) {
         if (compare_kv(&g->kv_order[i - 1], &g->kv_order[i], g) == 0) {
-            return llm_fail(err, LLM_E_FORMAT, "%s: duplicate key \"%s\"", g->path, show(g->kv[g->kv_order[i]].key).s);
+            return llm_fail(err, LLM_E_FORMAT, "%s: duplicate key \"%s\"", g->path,
+                            show(g->kv[g->kv_order[i]].key).s);
         }
     }
     rc = sorted_order(&g->tensor_order, g, g->n_tensors, compare_names, err);
@@ -445,11 +465,13 @@ read_alignment(const llm_gguf_t *g, uint32_t *align, llm_err_t *err)
         return LLM_OK;
     }
     if (kv->type != LLM_GGUF_U32) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: general.alignment has value type %d, not u32", g->path, (int) kv->type);
+        return llm_fail(err, LLM_E_FORMAT, "%s: general.alignment has value type %d, not u32",
+                        g->path, (int) kv->type);
     }
     memcpy(align, kv->data, 4);
     if (*align == 0 || (*align & (*align - 1)) != 0) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: general.alignment is %u, not a power of two", g->path, *align);
+        return llm_fail(err, LLM_E_FORMAT, "%s: general.alignment is %u, not a power of two",
+                        g->path, *align);
     }
     return LLM_OK;
 }
@@ -463,19 +485,25 @@ place_tensors(llm_gguf_t *g, llm_err_t *err)
     if (rc != LLM_OK) {
         return rc;
     }
-    uint64_t base = (g->pos + align - 1) & ~((uint64_t) align - 1);     /* pos <= LLM_GGUF_MAX_HEADER: no overflow */
+    /* no overflow: pos <= LLM_GGUF_MAX_HEADER */
+    uint64_t base = (g->pos + align - 1) & ~((uint64_t) align - 1);
+    if (base > g->file_size && g->n_tensors > 0) {
+        return llm_fail(err, LLM_E_FORMAT, "%s: file ends inside the header: data starts at %llu, "
+                        "the file has %llu bytes", g->path, (ull_t) base, (ull_t) g->file_size);
+    }
     uint64_t data = base < g->file_size ? g->file_size - base : 0;
 
     for (uint64_t i = 0; i < g->n_tensors; i++) {
         llm_gguf_tensor_t *t = &g->tensors[i];
         shown_t name = show(t->name);
         if (t->offset % align != 0) {
-            return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": offset %llu is not a multiple of the alignment %u", g->path,
-                            name.s, (unsigned long long) t->offset, align);
+            return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": offset %llu is not a multiple "
+                            "of the alignment %u", g->path, name.s, (ull_t) t->offset, align);
         }
         if (t->offset > data || t->size > data - t->offset) {
-            return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": bytes %llu+%zu exceed the %llu bytes of data in the file", g->path,
-                            name.s, (unsigned long long) t->offset, t->size, (unsigned long long) data);
+            return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": bytes %llu+%zu exceed the %llu "
+                            "bytes of data in the file", g->path, name.s, (ull_t) t->offset,
+                            t->size, (ull_t) data);
         }
         t->offset += base;
     }
@@ -485,8 +513,8 @@ place_tensors(llm_gguf_t *g, llm_err_t *err)
     for (uint64_t i = 1; i < g->n_tensors && rc == LLM_OK; i++) {
         const llm_gguf_tensor_t *a = &g->tensors[order[i - 1]], *b = &g->tensors[order[i]];
         if (b->offset < a->offset + a->size) {
-            rc = llm_fail(err, LLM_E_FORMAT, "%s: tensors \"%s\" and \"%s\" overlap at byte %llu", g->path, show(a->name).s,
-                          show(b->name).s, (unsigned long long) b->offset);
+            rc = llm_fail(err, LLM_E_FORMAT, "%s: tensors \"%s\" and \"%s\" overlap at byte %llu",
+                          g->path, show(a->name).s, show(b->name).s, (ull_t) b->offset);
         }
     }
     free(order);
@@ -512,12 +540,12 @@ static llm_code_t
 check_count(const llm_gguf_t *g, uint64_t n, uint64_t min_bytes, const char *what, llm_err_t *err)
 {
     if (n > bytes_left(g) / min_bytes) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: %llu %s are more than the file can hold (%llu bytes left)", g->path,
-                        (unsigned long long) n, what, (unsigned long long) bytes_left(g));
+        return llm_fail(err, LLM_E_FORMAT, "%s: %llu %s are more than the file can hold (%llu "
+                        "bytes left)", g->path, (ull_t) n, what, (ull_t) bytes_left(g));
     }
     if (n > LLM_GGUF_MAX_ENTRIES) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: %llu %s, at most %llu are supported", g->path, (unsigned long long) n, what,
-                        (unsigned long long) LLM_GGUF_MAX_ENTRIES);
+        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: %llu %s, at most %llu are supported", g->path,
+                        (ull_t) n, what, (ull_t) LLM_GGUF_MAX_ENTRIES);
     }
     return LLM_OK;
 }
@@ -533,19 +561,20 @@ parse_preamble(llm_gguf_t *g, uint64_t *n_kv, uint64_t *n_tensors, llm_err_t *er
         return rc;
     }
     if (memcmp(magic, "GGUF", 4) != 0) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: not a GGUF file: magic is %02x %02x %02x %02x", g->path, magic[0], magic[1],
-                        magic[2], magic[3]);
+        return llm_fail(err, LLM_E_FORMAT, "%s: not a GGUF file: magic is %02x %02x %02x %02x",
+                        g->path, magic[0], magic[1], magic[2], magic[3]);
     }
     rc = take(g, &version, 4, "version", err);
     if (rc != LLM_OK) {
         return rc;
     }
     if (version != 0 && (version & 0xffff) == 0) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: version field 0x%08x: big-endian byte order is not supported", g->path,
-                        version);
+        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: version field 0x%08x: big-endian byte order "
+                        "is not supported", g->path, version);
     }
     if (version != 2 && version != 3) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: GGUF version %u, only 2 and 3 are supported", g->path, version);
+        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: GGUF version %u, only 2 and 3 are supported",
+                        g->path, version);
     }
     rc = take(g, n_tensors, 8, "tensor count", err);
     if (rc == LLM_OK) {
@@ -590,12 +619,14 @@ static llm_code_t
 open_file(llm_gguf_t *g, llm_err_t *err)
 {
     struct stat st;
-    g->fd = open(g->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);   /* NONBLOCK: a FIFO must not hang us */
+    /* NONBLOCK: a FIFO must not hang us */
+    g->fd = open(g->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (g->fd < 0 || fstat(g->fd, &st) != 0) {
         return llm_fail(err, LLM_E_IO, "%s: %s", g->path, strerror(errno));
     }
     if (!S_ISREG(st.st_mode)) {
-        return llm_fail(err, LLM_E_IO, "%s: %s", g->path, S_ISDIR(st.st_mode) ? "is a directory" : "is not a regular file");
+        return llm_fail(err, LLM_E_IO, "%s: %s", g->path,
+                        S_ISDIR(st.st_mode) ? "is a directory" : "is not a regular file");
     }
     g->file_size = (uint64_t) st.st_size;
     return LLM_OK;
@@ -611,7 +642,8 @@ llm_gguf_open(llm_gguf_t **out, const char *path, llm_err_t *err)
     }
     g->fd = -1;
     g->path = strdup(path);
-    llm_code_t rc = g->path == NULL ? llm_fail(err, LLM_E_NOMEM, "%s: no memory", path) : open_file(g, err);
+    llm_code_t rc = g->path != NULL ? open_file(g, err)
+                                    : llm_fail(err, LLM_E_NOMEM, "%s: no memory", path);
     if (rc == LLM_OK) {
         rc = parse(g, err);
     }

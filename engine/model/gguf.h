@@ -1,9 +1,10 @@
 /*
  * gguf.h - reader of GGUF v2 and v3 files (spec models.md sections 6 and 10).
  *
- * Opening reads the header (keys, tensor table) into memory and checks every offset, size, count and name before
- * anything is used, so that the rest of the engine can trust what it gets. Nothing is mapped: a file that shrinks
- * later makes llm_gguf_read fail, not the process. Keys, values and names are borrowed until llm_gguf_close.
+ * Opening reads the header (keys, tensor table) into memory and checks every offset, size, count
+ * and name before anything is used, so that the rest of the engine can trust what it gets. Nothing
+ * is mapped: a file that shrinks later makes llm_gguf_read fail, not the process. Keys, values and
+ * names are borrowed until llm_gguf_close.
  */
 #ifndef LLM_GGUF_H
 #define LLM_GGUF_H
@@ -11,8 +12,9 @@
 #include "llm.h"
 
 typedef enum {
-    LLM_GGUF_U8, LLM_GGUF_I8, LLM_GGUF_U16, LLM_GGUF_I16, LLM_GGUF_U32, LLM_GGUF_I32, LLM_GGUF_F32, LLM_GGUF_BOOL,
-    LLM_GGUF_STRING, LLM_GGUF_ARRAY, LLM_GGUF_U64, LLM_GGUF_I64, LLM_GGUF_F64
+    LLM_GGUF_U8, LLM_GGUF_I8, LLM_GGUF_U16, LLM_GGUF_I16, LLM_GGUF_U32, LLM_GGUF_I32,
+    LLM_GGUF_F32, LLM_GGUF_BOOL, LLM_GGUF_STRING, LLM_GGUF_ARRAY, LLM_GGUF_U64, LLM_GGUF_I64,
+    LLM_GGUF_F64
 } llm_gguf_type_t;
 
 typedef struct { const char *data; size_t len; } llm_span_t;    /* not NUL-terminated */
@@ -22,7 +24,8 @@ typedef struct {
     llm_gguf_type_t type;
     llm_gguf_type_t elem;       /* arrays: element type */
     uint64_t        n;          /* arrays: elements; else 1 */
-    const uint8_t  *data;       /* first byte of the value (unaligned); strings and string arrays: at the u64 length */
+    /* first byte of the value, unaligned; of a string: its u64 length */
+    const uint8_t  *data;
 } llm_gguf_kv_t;
 
 typedef struct {
@@ -42,8 +45,9 @@ typedef struct llm_gguf llm_gguf_t;
 #define LLM_GGUF_MAX_NAME    63                     /* bytes of a tensor's name, by the format */
 
 /*
- * Time and memory are bounded by the size of the header: O(n log n), at most LLM_GGUF_MAX_HEADER bytes plus about 150 an entry.
- * Errors: IO, FORMAT, UNSUPPORTED (version, tensor type), NOMEM; the message names file and field.
+ * Time and memory are bounded by the size of the header: O(n log n), at most LLM_GGUF_MAX_HEADER
+ * bytes plus about 150 an entry. Errors: IO, FORMAT, UNSUPPORTED (version, tensor type), NOMEM;
+ * the message names file and field.
  */
 llm_code_t llm_gguf_open(llm_gguf_t **out, const char *path, llm_err_t *err);
 void llm_gguf_close(llm_gguf_t *g);
@@ -56,8 +60,8 @@ uint64_t llm_gguf_n_kv(const llm_gguf_t *g);
 const llm_gguf_kv_t *llm_gguf_kv(const llm_gguf_t *g, uint64_t i);
 
 /*
- * Typed readers. Absent key: *out keeps its value and the result is LLM_OK. Wrong type or out of range: FORMAT.
- * Integers of every width and sign are accepted when the value fits.
+ * Typed readers. Absent key: *out keeps its value and the result is LLM_OK. Wrong type or out of
+ * range: FORMAT. Integers of every width and sign are accepted when the value fits.
  */
 llm_code_t llm_gguf_u32(const llm_gguf_t *g, const char *key, uint32_t *out, llm_err_t *err);
 llm_code_t llm_gguf_f32(const llm_gguf_t *g, const char *key, float *out, llm_err_t *err);
@@ -76,6 +80,7 @@ const llm_gguf_tensor_t *llm_gguf_tensor(const llm_gguf_t *g, const char *name);
  * Copies n bytes, from byte `from` of a tensor's data on, to dst.
  * Errors: IO when the file cannot be read or has become shorter since it was opened.
  */
-llm_code_t llm_gguf_read(const llm_gguf_t *g, const llm_gguf_tensor_t *t, size_t from, void *dst, size_t n, llm_err_t *err);
+llm_code_t llm_gguf_read(const llm_gguf_t *g, const llm_gguf_tensor_t *t, size_t from, void *dst,
+                         size_t n, llm_err_t *err);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * gguf_get.c - access to what gguf.c has read and checked: lookup by name, typed values, tensor bytes.
+ * gguf_get.c - access to what gguf.c has read and checked: lookup by name, typed values, tensor
+ * bytes.
  */
 #include "model/gguf_impl.h"
 
@@ -39,9 +40,11 @@ static llm_code_t
 wrong_type(const llm_gguf_t *g, const llm_gguf_kv_t *kv, const char *want, llm_err_t *err)
 {
     static const char *const names[] = {
-        "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64",
+        "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64",
+        "f64",
     };
-    return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\" has type %s, not %s", g->path, show(kv->key).s, names[kv->type], want);
+    return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\" has type %s, not %s", g->path,
+                    show(kv->key).s, names[kv->type], want);
 }
 
 /* Integers as sign and magnitude would do; *negative tells i64 from u64. */
@@ -108,10 +111,12 @@ llm_gguf_u32(const llm_gguf_t *g, const char *key, uint32_t *out, llm_err_t *err
         return wrong_type(g, kv, "an integer", err);
     }
     if (negative) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\" is %lld, must not be negative", g->path, key, (long long) v);
+        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\" is %lld, must not be negative", g->path,
+                        key, (long long) v);
     }
     if (v > UINT32_MAX) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\" is %llu, more than %u", g->path, key, (unsigned long long) v, UINT32_MAX);
+        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\" is %llu, more than %u", g->path, key,
+                        (ull_t) v, UINT32_MAX);
     }
     *out = (uint32_t) v;
     return LLM_OK;
@@ -209,11 +214,12 @@ llm_gguf_tensor(const llm_gguf_t *g, const char *name)
 }
 
 llm_code_t
-llm_gguf_read(const llm_gguf_t *g, const llm_gguf_tensor_t *t, size_t from, void *dst, size_t n, llm_err_t *err)
+llm_gguf_read(const llm_gguf_t *g, const llm_gguf_tensor_t *t, size_t from, void *dst, size_t n,
+              llm_err_t *err)
 {
     if (from > t->size || n > t->size - from) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": read of bytes %zu+%zu, it has %zu", g->path, show(t->name).s, from, n,
-                        t->size);
+        return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": read of bytes %zu+%zu, it has %zu",
+                        g->path, show(t->name).s, from, n, t->size);
     }
     return llm_gguf_pread(g, dst, n, t->offset + from, err);
 }

@@ -1,5 +1,6 @@
 /*
- * gguf_impl.h - what the two halves of the GGUF reader share: gguf.c (parsing and checks) and gguf_get.c (access).
+ * gguf_impl.h - what the two halves of the GGUF reader share: gguf.c (parsing and checks) and
+ * gguf_get.c (access).
  */
 #ifndef LLM_GGUF_IMPL_H
 #define LLM_GGUF_IMPL_H
@@ -25,6 +26,8 @@ struct llm_gguf {
 
 /* A name from the file for a message: printable ASCII, cut at 63 bytes. */
 typedef struct { char s[64]; } shown_t;
+
+typedef unsigned long long ull_t;    /* for %llu */
 
 static inline shown_t
 show(llm_span_t name)
