@@ -1,0 +1,312 @@
+/*
+ * pool.c - a fork-join pool that claims chunks from one atomic word and sleeps on futexes.
+ *
+ * Owns: the helper threads. Does not own: what a chunk does.
+ *
+ * `work` holds the generation of the job (high half) and the chunks nobody has claimed yet (low half); claiming is one
+ * compare-and-swap on the whole word. So a helper that was delayed since an earlier job cannot take a chunk of a
+ * later one with stale fields: it read fn, ctx and n_chunks after it saw the generation, and its swap succeeds only if
+ * that generation still has unclaimed chunks, in which case the caller has not touched the fields since.
+ * A helper adds the chunks it ran to `done` once, when none are left; the caller returns at done == n_chunks. It never
+ * waits for a helper that has claimed nothing.
+ *
+ * Sleeping, both ways: announce (n_asleep, caller_asleep), look again, futex-wait on the value seen. The other side changes the
+ * value, then looks at the announcement. Both sides are sequentially consistent, so one of them sees the other.
+ */
+#define _GNU_SOURCE
+#include "base/pool.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SPIN_NS         40000       /* a decode step starts about 150 jobs, less than this apart */
+#define MAX_THREADS     1024
+#define MAX_CPUS        8192
+#define STACK_BYTES     (1024 * 1024)
+
+typedef struct {
+    llm_pool_t *pool;
+    pthread_t   thread;
+    uint32_t    index;
+} helper_t;
+
+struct llm_pool {
+    _Alignas(64) _Atomic uint64_t work;     /* generation << 32 | unclaimed chunks */
+    _Atomic(llm_pool_fn)  fn;
+    _Atomic(void *)       ctx;
+    _Atomic uint32_t      n_chunks;
+
+    _Alignas(64) _Atomic uint32_t done;     /* futex of the caller */
+    _Atomic uint32_t      caller_asleep;
+
+    _Alignas(64) _Atomic uint32_t wake;     /* futex of the helpers: the generation, published after `work` */
+    _Atomic uint32_t      n_asleep;
+    _Atomic bool          stop;
+
+    _Alignas(64) uint32_t n_threads;
+    uint32_t              generation;       /* the caller's own count */
+    bool                  low_priority;
+    helper_t             *helpers;          /* [n_threads - 1] */
+};
+
+static void
+futex_wait(_Atomic uint32_t *word, uint32_t seen)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void
+futex_wake(_Atomic uint32_t *word, uint32_t n)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+static inline void
+relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t) ts.tv_sec * 1000000000u + (uint64_t) ts.tv_nsec;
+}
+
+/* True when *word differs from `seen` before the spin time is over. */
+static bool
+spin_until_changed(_Atomic uint32_t *word, uint32_t seen)
+{
+    uint64_t end = now_ns() + SPIN_NS;
+    do {
+        for (int i = 0; i < 64; i++) {
+            if (atomic_load_explicit(word, memory_order_acquire) != seen) {
+                return true;
+            }
+            relax();
+        }
+    } while (now_ns() < end);
+    return false;
+}
+
+/* Runs chunks of the current job until none are left; returns how many. */
+static uint32_t
+run_chunks(llm_pool_t *p, uint32_t i_thread)
+{
+    uint32_t n_run = 0;
+    uint64_t w = atomic_load_explicit(&p->work, memory_order_acquire);
+
+    while ((uint32_t) w != 0) {
+        llm_pool_fn fn = atomic_load_explicit(&p->fn, memory_order_relaxed);
+        void *ctx = atomic_load_explicit(&p->ctx, memory_order_relaxed);
+        uint32_t n_chunks = atomic_load_explicit(&p->n_chunks, memory_order_relaxed);
+
+        if (atomic_compare_exchange_weak_explicit(&p->work, &w, w - 1, memory_order_acq_rel, memory_order_acquire)) {
+            fn(ctx, n_chunks - (uint32_t) w, i_thread);
+            n_run++;
+            w = atomic_load_explicit(&p->work, memory_order_acquire);
+        }
+    }
+    return n_run;
+}
+
+static void
+helper_setup(const llm_pool_t *p)
+{
+    /* a worker bound to one core passes that on; a helper may run anywhere the kernel allows */
+    cpu_set_t *all = CPU_ALLOC(MAX_CPUS);
+    if (all != NULL) {
+        size_t size = CPU_ALLOC_SIZE(MAX_CPUS);
+        memset(all, 0xff, size);
+        (void) sched_setaffinity(0, size, all);     /* refused: stay where we are */
+        CPU_FREE(all);
+    }
+    if (p->low_priority) {
+        id_t tid = (id_t) syscall(SYS_gettid);
+        errno = 0;
+        int nice_now = getpriority(PRIO_PROCESS, tid);
+        if (errno == 0) {
+            int want = nice_now + 10 > 19 ? 19 : nice_now + 10;
+            (void) setpriority(PRIO_PROCESS, tid, want);
+        }
+    }
+    (void) pthread_setname_np(pthread_self(), "llm-compute");
+}
+
+static void *
+helper_main(void *arg)
+{
+    helper_t *h = arg;
+    llm_pool_t *p = h->pool;
+    uint32_t seen = 0;
+
+    helper_setup(p);
+    for (;;) {
+        if (!spin_until_changed(&p->wake, seen)) {
+            atomic_fetch_add(&p->n_asleep, 1);      /* pairs with the load in llm_pool_run */
+            while (atomic_load(&p->wake) == seen) {
+                futex_wait(&p->wake, seen);
+            }
+            atomic_fetch_sub(&p->n_asleep, 1);
+        }
+        seen = atomic_load_explicit(&p->wake, memory_order_acquire);
+        if (atomic_load_explicit(&p->stop, memory_order_acquire)) {
+            return NULL;
+        }
+        uint32_t n_run = run_chunks(p, h->index);
+        if (n_run != 0) {
+            atomic_fetch_add(&p->done, n_run);      /* publishes the results; nothing of this job is touched below */
+            if (atomic_load(&p->caller_asleep)) {
+                futex_wake(&p->done, 1);
+            }
+        }
+    }
+}
+
+static void
+stop_helpers(llm_pool_t *p, uint32_t n_started)
+{
+    atomic_store(&p->stop, true);
+    atomic_fetch_add(&p->wake, 1);
+    futex_wake(&p->wake, n_started);
+    for (uint32_t i = 0; i < n_started; i++) {
+        pthread_join(p->helpers[i].thread, NULL);
+    }
+}
+
+/* Starts the helpers with all signals blocked, so that none is ever delivered to them. */
+static llm_code_t
+start_helpers(llm_pool_t *p, llm_err_t *err)
+{
+    pthread_attr_t attr;
+    if (pthread_attr_init(&attr) != 0) {
+        return llm_fail(err, LLM_E_NOMEM, "compute threads: no memory for thread attributes");
+    }
+    (void) pthread_attr_setstacksize(&attr, STACK_BYTES);
+
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    uint32_t n = 0;
+    int rc = 0;
+    for (; n < p->n_threads - 1; n++) {
+        p->helpers[n] = (helper_t) { .pool = p, .index = n + 1 };
+        rc = pthread_create(&p->helpers[n].thread, &attr, helper_main, &p->helpers[n]);
+        if (rc != 0) {
+            break;
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    if (rc != 0) {
+        stop_helpers(p, n);
+        return llm_fail(err, LLM_E_IO, "compute thread %u of %u could not be started: %s", n + 2, p->n_threads,
+                        strerror(rc));
+    }
+    return LLM_OK;
+}
+
+llm_code_t
+llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool low_priority, llm_err_t *err)
+{
+    *out = NULL;
+    if (n_threads < 1 || n_threads > MAX_THREADS) {
+        return llm_fail(err, LLM_E_ARG, "%u compute threads: allowed are 1 to %d", n_threads, MAX_THREADS);
+    }
+    llm_pool_t *p = aligned_alloc(64, sizeof(*p));
+    helper_t *helpers = calloc(n_threads, sizeof(*helpers));
+    if (p == NULL || helpers == NULL) {
+        free(p);
+        free(helpers);
+        return llm_fail(err, LLM_E_NOMEM, "no memory for a pool of %u compute threads", n_threads);
+    }
+    memset(p, 0, sizeof(*p));
+    p->n_threads = n_threads;
+    p->low_priority = low_priority;
+    p->helpers = helpers;
+
+    llm_code_t rc = start_helpers(p, err);
+    if (rc != LLM_OK) {
+        free(helpers);
+        free(p);
+        return rc;
+    }
+    *out = p;
+    return LLM_OK;
+}
+
+void
+llm_pool_free(llm_pool_t *p)
+{
+    if (p == NULL) {
+        return;
+    }
+    stop_helpers(p, p->n_threads - 1);
+    free(p->helpers);
+    free(p);
+}
+
+uint32_t
+llm_pool_size(const llm_pool_t *p)
+{
+    return p->n_threads;
+}
+
+static void
+wait_done(llm_pool_t *p, uint32_t n_chunks)
+{
+    uint32_t seen;
+    while ((seen = atomic_load_explicit(&p->done, memory_order_acquire)) != n_chunks) {
+        if (spin_until_changed(&p->done, seen)) {
+            continue;
+        }
+        atomic_store(&p->caller_asleep, 1);         /* pairs with the load in helper_main */
+        while ((seen = atomic_load(&p->done)) != n_chunks) {
+            futex_wait(&p->done, seen);
+        }
+        atomic_store_explicit(&p->caller_asleep, 0, memory_order_relaxed);
+    }
+}
+
+void
+llm_pool_run(llm_pool_t *p, llm_pool_fn fn, void *ctx, uint32_t n_chunks)
+{
+    if (p->n_threads == 1 || n_chunks <= 1) {
+        for (uint32_t i = 0; i < n_chunks; i++) {
+            fn(ctx, i, 0);
+        }
+        return;
+    }
+    /* every chunk of the last job is done and counted: nobody reads these fields with a swap that can succeed */
+    atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
+    atomic_store_explicit(&p->ctx, ctx, memory_order_relaxed);
+    atomic_store_explicit(&p->n_chunks, n_chunks, memory_order_relaxed);
+    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
+    p->generation++;
+    atomic_store_explicit(&p->work, (uint64_t) p->generation << 32 | n_chunks, memory_order_release);
+    atomic_fetch_add(&p->wake, 1);
+    uint32_t asleep = atomic_load(&p->n_asleep);
+    if (asleep != 0) {
+        futex_wake(&p->wake, asleep < n_chunks - 1 ? asleep : n_chunks - 1);
+    }
+
+    uint32_t n_run = run_chunks(p, 0);
+    atomic_fetch_add_explicit(&p->done, n_run, memory_order_acq_rel);
+    wait_done(p, n_chunks);
+}
