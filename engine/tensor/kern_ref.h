@@ -1,0 +1,69 @@
+/*
+ * kern_ref.h - the functions of the `ref` set that other sets borrow, and what all attention kernels share; private to tensor/.
+ */
+#ifndef LLM_KERN_REF_H
+#define LLM_KERN_REF_H
+
+#include "tensor/pack.h"
+
+/* Contracts: llm_kern_t in kern.h. */
+void llm_ref_quant(const llm_act_t *a, uint32_t t0, uint32_t t1);
+void llm_ref_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy);
+void llm_ref_norm_rms(float *y, const float *x, const float *w, uint32_t n, float eps);
+void llm_ref_norm_layer(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps);
+void llm_ref_act_mul(float *y, const float *gate, const float *up, uint32_t n, llm_actfn_t f);
+void llm_ref_add(float *y, const float *x, uint32_t n);
+void llm_ref_rope(float *x, const float *cos_sin, uint32_t n, bool half);
+void llm_ref_kv_store(uint8_t *block, llm_kv_type_t type, uint32_t head_dim, uint32_t row, const float *k, const float *v);
+void llm_ref_attn(const llm_attn_t *a);
+void llm_ref_attn_merge(float *out, const float *parts, uint32_t n, size_t stride, uint32_t head_dim);
+float llm_ref_log_sum_exp(const float *x, uint32_t n, float *log_sum);
+uint32_t llm_ref_argmax(const float *x, uint32_t n);
+
+extern const llm_kern_t llm_kern_ref;
+extern const llm_kern_t llm_kern_c;
+#if defined(__x86_64__)
+extern const llm_kern_t llm_kern_avx2;
+extern const llm_kern_t llm_kern_avx512;
+#endif
+
+/* A partial: m, l, 14 unused, o. */
+#define LLM_ATTN_O       16
+#define LLM_ATTN_MAX_DIM 512
+/* (query, head) rows that a kernel works on at once; bounds its scratch memory */
+#define LLM_ATTN_ROWS    16
+
+/* The keys [*lo, *hi) inside [key0, key1) that query t sees; empty: *lo == *hi. */
+static inline void
+llm_attn_range(const llm_attn_t *a, uint32_t t, uint32_t *lo, uint32_t *hi)
+{
+    uint64_t pos = (uint64_t) a->pos0 + t, from = a->key0, to = a->key1;
+    if (a->causal && pos + 1 < to) {
+        to = pos + 1;
+    }
+    if (a->window != 0 && pos + 1 > a->window && pos + 1 - a->window > from) {
+        from = pos + 1 - a->window;
+    }
+    *lo = (uint32_t) from;
+    *hi = (uint32_t) (to > from ? to : from);
+}
+
+static inline float
+llm_attn_alibi(const llm_attn_t *a, uint32_t g, uint32_t key)
+{
+    union { float f; uint32_t u; } v = { .f = a->slopes[g] * (float) key };
+    if (a->alibi_bf16) {
+        v.u = (v.u + 0x7fff + (v.u >> 16 & 1)) & 0xffff0000u;   /* finite: slopes are below 1, keys below 2^32 */
+        return v.f * a->scale;
+    }
+    return v.f;
+}
+
+static inline uint32_t
+llm_attn_rel_index(const llm_attn_t *a, uint32_t pos, uint32_t key)
+{
+    int64_t i = (int64_t) key - pos + a->rel_zero;
+    return i < 0 ? 0 : i >= a->rel_n ? a->rel_n - 1 : (uint32_t) i;
+}
+
+#endif
