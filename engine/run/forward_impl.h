@@ -1,0 +1,88 @@
+/*
+ * forward_impl.h - what forward.c, linear.c and attention.c share: the scratch of a step.
+ */
+#ifndef LLM_FORWARD_IMPL_H
+#define LLM_FORWARD_IMPL_H
+
+#include "forward.h"
+
+/* Where the tokens of one sequence lie in the row-major scratch arrays. */
+typedef struct {
+    uint32_t        row0, n, pos0;
+    const uint32_t *table;
+} llm_fwd_span_t;
+
+struct llm_fwd {
+    const llm_model_t *m;
+    const llm_kern_t  *k;
+    llm_pool_t        *pool;
+    uint8_t           *kv;
+    llm_kv_type_t      kv_type;
+    size_t             page_bytes, head_bytes, layer_bytes;
+    uint32_t           max_tokens, n_ctx;
+
+    uint32_t           n;           /* rows of the step; shrinks in the last layer */
+    uint32_t           n_spans;
+    llm_fwd_span_t    *spans;       /* [max_tokens] */
+
+    /* [max_tokens][...] f32 */
+    float   *x;                     /* residual stream, d */
+    float   *h;                     /* normed input of a sub-layer, d */
+    float   *y, *y2;                /* output of a sub-layer, d */
+    float   *qkv;                   /* (H + 2K) * hd */
+    float   *att;                   /* H * hd */
+    float   *ff;                    /* 2F or F */
+    float   *wide;                  /* embedding before proj_in / hidden after proj_out; NULL unless the model has these */
+    uint32_t ff_ld;
+    uint8_t *act_buf;               /* int8 form of a linear's input */
+    float   *out;                   /* [rows][width of the head's input] after the final norm */
+    uint32_t out_ld, n_out;
+    float   *logits;                /* [LLM_FWD_LOGIT_ROWS][n_vocab] */
+
+    float   *rope;                  /* [n_ctx][n_rot]: cosines then sines; NULL unless rotary */
+    float   *rope_long;             /* the same with the long factors; NULL unless longrope */
+    float   *rope_row;              /* [max_tokens][n_rot]: angles that depend on the sequence (dynamic) */
+    const float **rope_of;          /* [max_tokens]: angles of each row */
+    float   *rel;                   /* T5: [H][rel_n] */
+    uint32_t rel_n, rel_zero;
+
+    float   *attn_scratch;          /* [threads][attn_scratch_ld] */
+    size_t   attn_scratch_ld;
+    float   *attn_part;             /* [threads][attn_part_ld]: partials of all key spans of one item */
+    size_t   attn_part_ld, part_floats;
+    uint32_t max_key_spans;
+    struct llm_attn_item *items;    /* [max items of a step] */
+    uint32_t max_items;
+    float   *split_part;            /* partials when key spans of few items are spread over threads */
+    uint32_t max_split;
+
+    float   *router;                /* experts: [max_tokens][n_experts] */
+    float   *exp_x, *exp_y;         /* rows gathered for one expert */
+    uint32_t *exp_rows;
+    float   *exp_w;
+    uint32_t *exp_top;              /* [max_tokens][n_experts_used] */
+};
+
+/* out[t][0..rows) = W in[t] + b for n tokens; quantized says that f->act_buf already holds the int8 form of in. */
+void llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in, uint32_t n, bool quantized,
+                    float *out, size_t ld_out);
+bool llm_fwd_needs_quant(const llm_fwd_t *f, const llm_lin_t *lin);
+
+/* Calls fn(f, ctx, row) for rows 0..n-1, on the pool when there are enough of them. */
+typedef void (*llm_fwd_row_fn)(llm_fwd_t *f, void *ctx, uint32_t row);
+void llm_fwd_rows(llm_fwd_t *f, uint32_t n, llm_fwd_row_fn fn, void *ctx);
+
+/* f->att = attention of layer i for the rows in f->spans; queries are in f->qkv, keys and values in the pages. */
+llm_code_t llm_fwd_attention_init(llm_fwd_t *f, llm_err_t *err);
+void llm_fwd_attention(llm_fwd_t *f, uint32_t layer);
+void llm_fwd_attention_free(llm_fwd_t *f);
+
+/* f->y2 = mixture of experts of f->h. */
+llm_code_t llm_fwd_moe_init(llm_fwd_t *f, llm_err_t *err);
+void llm_fwd_moe(llm_fwd_t *f, const llm_layer_t *l);
+void llm_fwd_moe_free(llm_fwd_t *f);
+
+/* 64-byte aligned, not initialised (pages stay untouched until used); NULL on failure or overflow. Freed with free(). */
+void *llm_fwd_alloc(size_t n, size_t size);
+
+#endif

@@ -1,0 +1,152 @@
+/*
+ * linear.c - matrix products of a step, spread over the pool by row tiles.
+ *
+ * A linear may be stored in several matrices (model.h); their tiles are numbered through, and chunks of tiles are
+ * claimed by threads. A chunk computes its rows for all tokens of the step, then adds the bias of its rows.
+ */
+#include "forward_impl.h"
+
+#include <stdlib.h>
+
+typedef struct {
+    const llm_fwd_t *f;
+    const llm_lin_t *lin;
+    const llm_act_t *act;
+    float           *out;
+    size_t           ld_out;
+    uint32_t         tiles_per_chunk, n_tiles;
+} mm_ctx_t;
+
+static void
+mm_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
+{
+    (void) i_thread;
+    const mm_ctx_t *c = ctx;
+    uint32_t t0 = i_chunk * c->tiles_per_chunk;
+    uint32_t t1 = t0 + c->tiles_per_chunk < c->n_tiles ? t0 + c->tiles_per_chunk : c->n_tiles;
+    uint32_t first = 0, row0 = 0;
+
+    for (uint32_t p = 0; p < c->lin->n_parts; p++) {
+        const llm_mat_t *w = &c->lin->part[p];
+        uint32_t a = t0 > first ? t0 - first : 0;
+        uint32_t b = t1 > first ? t1 - first : 0;
+        if (b > w->n_tiles) {
+            b = w->n_tiles;
+        }
+        if (a < b) {
+            c->f->k->mm(w, a, b, c->act, c->out + row0, c->ld_out);
+            if (c->lin->bias != NULL) {
+                uint32_t r0 = a * LLM_TILE, r1 = b * LLM_TILE < w->rows ? b * LLM_TILE : w->rows;
+                for (uint32_t t = 0; t < c->act->n; t++) {
+                    c->f->k->add(c->out + row0 + r0 + t * c->ld_out, c->lin->bias + row0 + r0, r1 - r0);
+                }
+            }
+        }
+        first += w->n_tiles;
+        row0 += w->rows;
+    }
+}
+
+bool
+llm_fwd_needs_quant(const llm_fwd_t *f, const llm_lin_t *lin)
+{
+    for (uint32_t p = 0; p < lin->n_parts; p++) {
+        if (f->k->needs_quant(&lin->part[p])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+quant_row(llm_fwd_t *f, void *ctx, uint32_t row)
+{
+    f->k->quant(ctx, row, row + 1);
+}
+
+void
+llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in, uint32_t n, bool quantized,
+               float *out, size_t ld_out)
+{
+    llm_act_t act = { .x = in, .ldx = ld_in, .n = n, .k = lin->cols, .buf = f->act_buf };
+
+    if (n == 0) {
+        return;
+    }
+    if (!quantized && llm_fwd_needs_quant(f, lin)) {
+        llm_fwd_rows(f, n, quant_row, &act);
+    }
+
+    mm_ctx_t c = { .f = f, .lin = lin, .act = &act, .out = out, .ld_out = ld_out };
+    size_t bytes = 0;
+    for (uint32_t p = 0; p < lin->n_parts; p++) {
+        c.n_tiles += lin->part[p].n_tiles;
+        bytes += llm_mat_bytes(&lin->part[p]);
+    }
+
+    /*
+     * Chunks small enough that a thread which loses its core holds up little, and large enough that claiming one (some
+     * 50 ns) does not show: at least 16 KB of weights for one token.
+     */
+    uint32_t want = llm_pool_size(f->pool) * 8;
+    size_t floor_bytes = n == 1 ? 16384 : 4096;
+    if (bytes / want < floor_bytes) {
+        want = (uint32_t) (bytes / floor_bytes) + 1;
+    }
+    c.tiles_per_chunk = (c.n_tiles + want - 1) / want;
+    uint32_t n_chunks = (c.n_tiles + c.tiles_per_chunk - 1) / c.tiles_per_chunk;
+
+    if (n_chunks == 1 || llm_pool_size(f->pool) == 1) {
+        c.tiles_per_chunk = c.n_tiles;
+        mm_chunk(&c, 0, 0);
+        return;
+    }
+    llm_pool_run(f->pool, mm_chunk, &c, n_chunks);
+}
+
+/* ---------------------------------------------------------------------- rows */
+
+#define ROWS_INLINE 4       /* fewer rows than this are not worth waking a thread */
+#define ROWS_CHUNK  8
+
+typedef struct {
+    llm_fwd_t     *f;
+    llm_fwd_row_fn fn;
+    void          *ctx;
+    uint32_t       n;
+} rows_ctx_t;
+
+static void
+rows_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
+{
+    (void) i_thread;
+    const rows_ctx_t *c = ctx;
+    uint32_t end = (i_chunk + 1) * ROWS_CHUNK < c->n ? (i_chunk + 1) * ROWS_CHUNK : c->n;
+    for (uint32_t r = i_chunk * ROWS_CHUNK; r < end; r++) {
+        c->fn(c->f, c->ctx, r);
+    }
+}
+
+void
+llm_fwd_rows(llm_fwd_t *f, uint32_t n, llm_fwd_row_fn fn, void *ctx)
+{
+    if (n <= ROWS_INLINE || llm_pool_size(f->pool) == 1) {
+        for (uint32_t r = 0; r < n; r++) {
+            fn(f, ctx, r);
+        }
+        return;
+    }
+    rows_ctx_t c = { .f = f, .fn = fn, .ctx = ctx, .n = n };
+    llm_pool_run(f->pool, rows_chunk, &c, (n + ROWS_CHUNK - 1) / ROWS_CHUNK);
+}
+
+void *
+llm_fwd_alloc(size_t n, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX - 63) {
+        return NULL;
+    }
+    bytes = (bytes + 63) & ~(size_t) 63;
+    return aligned_alloc(64, bytes ? bytes : 64);
+}

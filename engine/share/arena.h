@@ -1,0 +1,76 @@
+/*
+ * arena.h - the memory that all processes share, and one process's view of it.
+ *
+ * The arena is anonymous shared memory made before the workers are forked, so every process sees it at the same address. It
+ * holds the worker records, the slots (run/slot.h), the page records and the KV pages. Nothing in it is a pointer.
+ */
+#ifndef LLM_ARENA_H
+#define LLM_ARENA_H
+
+#include "run/sched.h"
+
+#include <pthread.h>
+
+#define LLM_MAX_WORKERS 64      /* live at once, all generations of a reload together */
+
+/*
+ * One process that submits jobs. The record is taken by locking `alive`, which its main thread then holds for life: when
+ * the process dies, however it dies, the kernel marks the mutex and anybody can tell.
+ */
+typedef struct {
+    pthread_mutex_t  alive;             /* robust, process-shared */
+    _Atomic uint32_t generation;        /* counts the lives of this record, from 1 */
+    _Atomic int32_t  pid;               /* 0: nobody */
+    _Atomic uint32_t draining;          /* leads only if nobody else can */
+    int32_t          wake_fd;           /* eventfd, open in every process of the family */
+} llm_worker_t;
+
+typedef struct {
+    llm_engine_conf_t conf;
+    uint32_t          n_pages, n_table, top_stride;
+    size_t            slot_bytes, page_bytes, bytes;
+    size_t            slots_off, pages_off, kv_off;
+    uint64_t          hash_key[2];
+
+    pthread_mutex_t   leader;           /* robust, process-shared: who holds it leads */
+    _Atomic int32_t   leader_pid;
+    _Atomic uint32_t  n_leaders;        /* futex: counts changes of leader */
+    _Atomic uint32_t  doorbell;         /* futex: a job came, went, or a worker quits */
+    _Atomic uint32_t  sleeping;         /* the leader waits at the doorbell */
+    _Atomic uint64_t  alive_ns;         /* last sign of life of a leader */
+    _Atomic uint64_t  n_takeovers;      /* from a leader that died */
+    _Atomic uint64_t  ticket;
+    llm_sched_stats_t stats;
+    llm_worker_t      workers[LLM_MAX_WORKERS];
+} llm_arena_t;
+
+struct llm_engine {
+    llm_arena_t       *arena;
+    llm_shared_t       sh;
+    const llm_model_t *model;
+    int32_t            creator;         /* pid that may unmap */
+
+    /* of this process */
+    bool               joined;
+    uint32_t           worker, worker_generation;
+    uint32_t           next_slot;       /* where the search for a free slot begins */
+    pthread_t          thread;
+    _Atomic uint32_t   quit, draining;
+    _Atomic uint32_t   phase;           /* of the engine thread, futex: LLM_LEAD_* */
+};
+
+enum { LLM_LEAD_NONE, LLM_LEAD_WAITING, LLM_LEAD_LEADING, LLM_LEAD_GONE };
+
+/* Wakes the leader if it sleeps. Thread: any; never waits. */
+void llm_arena_ring(llm_arena_t *a);
+
+/* Futexes on process-shared words; wait returns when the word changes, at a wake or after timeout_ms. */
+void llm_futex_wait(_Atomic uint32_t *word, uint32_t seen, uint32_t timeout_ms);
+void llm_futex_wake(_Atomic uint32_t *word, int n);
+
+/* True while that life of a worker record goes on; a record whose owner died is made ready for the next one. */
+bool llm_worker_alive(llm_arena_t *a, uint32_t worker, uint32_t generation);
+
+uint64_t llm_now_ns(void);
+
+#endif
