@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Runs `llm bench` and llama.cpp in turn and prints a table of tokens a second with the ratio of the medians.
+
+Each measurement is a process of its own, and the two engines alternate, so that a change of the machine's mood meets both.
+llama.cpp is measured with its defaults and with the flags that a first round found best; ours has to beat the better one.
+Nothing is reported when any run failed.
+"""
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+
+PEER_FLAGS = {"default": [], "flash on": ["--flash", "on"], "flash off": ["--flash", "off"],
+              "no repack": ["--no-repack"], "flash on, no repack": ["--flash", "on", "--no-repack"]}
+
+
+def measure(name, cmd):
+    done = subprocess.run(cmd, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"bench: {name} failed with status {done.returncode}, nothing is reported:\n{done.stderr.strip()[-2000:]}")
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        sys.exit(f"bench: {name} printed no JSON, nothing is reported:\n{done.stdout[-2000:]}")
+
+
+def cpu_name():
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+        for line in f:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def row(values):
+    return f"{min(values):9.1f} {statistics.median(values):9.1f} {max(values):9.1f}"
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--llm", required=True)
+    ap.add_argument("--model", required=True)
+    ap.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    ap.add_argument("--reps", type=int, default=5)
+    ap.add_argument("--prefill", default="128,512,2048")
+    ap.add_argument("--decode", default="128")
+    ap.add_argument("--json")
+    args = ap.parse_args()
+    work = ["--model", args.model, "--threads", str(args.threads)]
+    sizes = ["--prefill", args.prefill, "--decode", args.decode]
+    peer_cmd = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "llamacpp.py")] + work
+    ours_cmd = [args.llm, "bench"] + work + ["--json"]
+
+    def shortest(text):
+        return text.split(",")[0] if text else ""
+
+    # which flags of the peer are best here, for each kind of work
+    trial = ["--prefill", shortest(args.prefill), "--decode", shortest(args.decode), "--reps", "2"]
+    best = {"prefill": ("default", 0.0), "decode": ("default", 0.0)}
+    for name, flags in PEER_FLAGS.items():
+        result = measure(f"llama.cpp ({name})", peer_cmd + trial + flags)
+        for kind in best:
+            for values in result[kind].values():
+                if max(values) > best[kind][1] * 1.01:
+                    best[kind] = (name, max(values))
+        print(".", end="", flush=True, file=sys.stderr)
+    peers = ["default"] + sorted({name for name, _ in best.values()} - {"default"})
+
+    got = {}    # (kind, n) -> {"ours": [...], "default": [...], ...}
+    system = ""
+
+    def take(result, who):
+        for kind in ("prefill", "decode"):
+            for n, values in result[kind].items():
+                got.setdefault((kind, int(n)), {}).setdefault(who, []).extend(values)
+
+    for rep in range(args.reps):
+        turns = ["ours"] + peers
+        for who in turns if rep % 2 == 0 else reversed(turns):
+            if who == "ours":
+                take(measure("llm bench", ours_cmd + sizes), who)
+            else:
+                result = measure(f"llama.cpp ({who})", peer_cmd + sizes + PEER_FLAGS[who])
+                system = result["system"]
+                take(result, who)
+            print(".", end="", flush=True, file=sys.stderr)
+    print(file=sys.stderr)
+
+    print(f"{os.path.basename(args.model)}, {args.threads} threads, {args.reps} runs of each in turn; tokens a second\n")
+    print(f"{'':14} {'llm:':5} {'min':>7} {'median':>9} {'max':>9}   {'llama.cpp:':>10} {'min':>7} {'median':>9} {'max':>9}   ratio")
+    worst = None
+    for (kind, n), sides in got.items():
+        ours = sides["ours"]
+        for who in peers:
+            theirs = sides[who]
+            ratio = statistics.median(ours) / statistics.median(theirs)
+            worst = ratio if worst is None else min(worst, ratio)
+            flags = "" if who == "default" else f"  ({who})"
+            print(f"{kind:8}{n:5} {row(ours):>30}   {row(theirs):>38}   {ratio:5.2f}{flags}")
+    print(f"\nmachine: {cpu_name()}, {platform.system()} {platform.release()}\npeer: {system}")
+    print(f"smallest ratio: {worst:.2f}")
+    if args.json:
+        with open(args.json, "w", encoding="ascii") as f:
+            json.dump({"date": datetime.date.today().isoformat(), "model": os.path.basename(args.model),
+                       "threads": args.threads, "cpu": cpu_name(), "peer": system,
+                       "results": [{"kind": k, "n": n, "tokens_per_s": v} for (k, n), v in got.items()]}, f, indent=1)
+
+
+if __name__ == "__main__":
+    main()
