@@ -13,7 +13,7 @@
 
 struct llm_kv {
     llm_shared_t *s;
-    uint64_t      step;
+    uint64_t      clock;        /* counts uses of pages */
     uint32_t     *refs;         /* [n_pages] */
     uint32_t     *prev, *next;  /* [n_pages + 1] use-ordered ring of unused cached pages; n_pages is its head */
     uint32_t     *free_list, n_free, n_cached;
@@ -156,6 +156,12 @@ list_append(llm_kv_t *kv, uint32_t p)
 }
 
 static void
+touch(llm_kv_t *kv, uint32_t p)
+{
+    atomic_store_explicit(&kv->s->pages[p].used, ++kv->clock, memory_order_relaxed);
+}
+
+static void
 ref(llm_kv_t *kv, uint32_t p)
 {
     if (kv->refs[p]++ == 0) {
@@ -217,7 +223,7 @@ llm_kv_match(llm_kv_t *kv, llm_slot_t *slot, const int32_t *tokens, uint32_t n, 
             break;
         }
         ref(kv, p);
-        atomic_store_explicit(&kv->s->pages[p].used, kv->step, memory_order_relaxed);
+        touch(kv, p);
         table_append(kv, slot, p);
         *chain = h;
     }
@@ -246,7 +252,7 @@ llm_kv_publish(llm_kv_t *kv, llm_slot_t *slot, uint32_t i, uint64_t parent, uint
     }
     page->parent = parent;
     memcpy(page->tokens, tokens, sizeof(page->tokens));
-    atomic_store_explicit(&page->used, kv->step, memory_order_relaxed);
+    touch(kv, p);
     atomic_store_explicit(&page->hash, hash, memory_order_release);
     index_add(kv, hash, p);
 }
@@ -260,15 +266,9 @@ llm_kv_release(llm_kv_t *kv, llm_slot_t *slot)
     atomic_store_explicit(&slot->n_pages, 0, memory_order_release);
     /* last page first: the end of a prefix is of less use than its beginning and goes first */
     for (uint32_t i = n; i-- > 0;) {
-        atomic_store_explicit(&kv->s->pages[table[i]].used, kv->step, memory_order_relaxed);
+        touch(kv, table[i]);
         unref(kv, table[i]);
     }
-}
-
-void
-llm_kv_tick(llm_kv_t *kv, uint64_t step)
-{
-    kv->step = step;
 }
 
 uint32_t
@@ -311,7 +311,8 @@ rebuild(llm_kv_t *kv, llm_err_t *err)
         }
     }
     for (uint32_t p = s->n_pages; p-- > 0;) {
-        uint64_t h = page_hash(kv, p);
+        uint64_t h = page_hash(kv, p), used = atomic_load_explicit(&s->pages[p].used, memory_order_relaxed);
+        kv->clock = used > kv->clock ? used : kv->clock;
         if (h != 0 && index_find(kv, h) != NONE) {
             atomic_store_explicit(&s->pages[p].hash, 0, memory_order_relaxed);
             h = 0;
@@ -321,7 +322,7 @@ rebuild(llm_kv_t *kv, llm_err_t *err)
         }
         if (kv->refs[p] == 0) {
             if (h != 0) {
-                aged[n_aged++] = (aged_t) { atomic_load_explicit(&s->pages[p].used, memory_order_relaxed), p };
+                aged[n_aged++] = (aged_t) { used, p };
             } else {
                 kv->free_list[kv->n_free++] = p;
             }

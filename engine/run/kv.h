@@ -37,7 +37,6 @@ void llm_kv_publish(llm_kv_t *kv, llm_slot_t *slot, uint32_t i, uint64_t parent,
 /* Gives all pages of the slot back; indexed ones stay in the cache. */
 void llm_kv_release(llm_kv_t *kv, llm_slot_t *slot);
 
-void llm_kv_tick(llm_kv_t *kv, uint64_t step);
 uint32_t llm_kv_n_free(const llm_kv_t *kv);
 uint32_t llm_kv_n_cached(const llm_kv_t *kv);   /* in the cache and in use by nobody */
 

@@ -50,7 +50,6 @@ struct llm_sched {
     double             prefill_ns;      /* smoothed time of one prompt token; 0: not measured yet */
     int32_t           *eos;             /* ids that end a generation */
     uint32_t           n_eos;
-    uint64_t           n_steps;
 };
 
 static uint64_t
@@ -468,7 +467,6 @@ llm_sched_step(llm_sched_t *s)
     }
 
     uint64_t t0 = now_ns();
-    llm_kv_tick(s->kv, ++s->n_steps);
     llm_fwd_run(s->fwd, s->batch, s->n_batch);
     sample_all(s);
     uint64_t t1 = now_ns();
@@ -551,7 +549,6 @@ llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_sha
     s->stats = stats;
     s->n_parallel = n_parallel;
     s->n_threads = llm_pool_size(pool);
-    s->n_steps = atomic_load_explicit(&stats->n_steps, memory_order_relaxed);
 
     s->seqs = calloc(n_parallel, sizeof(seq_t));
     s->batch = calloc(n_parallel, sizeof(llm_fwd_seq_t));

@@ -102,7 +102,7 @@ typedef struct {
     _Atomic uint64_t hash;              /* of (parent, tokens); written last */
     uint64_t         parent;            /* hash of the page before, or the seed of the sequence */
     int32_t          tokens[LLM_KV_PAGE];
-    _Atomic uint64_t used;              /* step of the last use: age after a takeover */
+    _Atomic uint64_t used;              /* clock of the last use: order of eviction after a takeover */
 } llm_page_t;
 
 /* The shared state as the scheduler sees it; pointers into the arena, valid in every process. */
