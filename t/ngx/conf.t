@@ -63,6 +63,6 @@ sub adapt {
     $text =~ s{^(\s*)kv_cache .*$}{$1kv_cache 16m;}mg;
     $text =~ s{alias /usr/share/nginx/html/;}{alias %%DIR%%/html/;}g;
     $text =~ s{/etc/nginx/llm/}{%%ROOT%%/conf/}g;
-    $text =~ s{^http \{$}{http {\n$temp}m or die 'no http block';
+    $text =~ s/^http \{$/http {\n$temp/m or die 'no http block';
     return $text;
 }
