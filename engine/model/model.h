@@ -1,9 +1,11 @@
 /*
  * model.h - a loaded model as the forward pass sees it: hyper-parameters and bound weights by role.
  *
- * Everything that differs between families is data here; run/forward.c never asks for a name. The fields are those of
- * spec models.md section 2.2, with these simplifications made when a model is bound:
- *   - q, k and v are one linear whose output is always [q: H*hd][k: K*hd][v: K*hd] (rows permuted while packing);
+ * Everything that differs between families is data here; run/forward.c never asks for a name. The
+ * fields are those of spec models.md section 2.2, with these simplifications made when a model is
+ * bound:
+ *   - q, k and v are one linear whose output is always [q: H*hd][k: K*hd][v: K*hd] (rows permuted
+ *   while packing);
  *   - gate and up are one linear with output [gate: F][up: F];
  *   - rms1p norms have 1 + w stored; a tied head is the token embedding itself;
  *   - absent norms and biases are NULL and are not applied.
@@ -15,7 +17,9 @@
 #include "text/tok.h"
 
 typedef enum { LLM_NORM_RMS, LLM_NORM_LAYER } llm_norm_kind_t;
-typedef enum { LLM_TOPO_PRE, LLM_TOPO_PARALLEL, LLM_TOPO_PARALLEL2, LLM_TOPO_POST, LLM_TOPO_SANDWICH } llm_topology_t;
+typedef enum {
+    LLM_TOPO_PRE, LLM_TOPO_PARALLEL, LLM_TOPO_PARALLEL2, LLM_TOPO_POST, LLM_TOPO_SANDWICH
+} llm_topology_t;
 typedef enum { LLM_POS_NONE, LLM_POS_LEARNED, LLM_POS_ROPE, LLM_POS_ALIBI, LLM_POS_T5 } llm_pos_t;
 typedef enum { LLM_MLP_PLAIN, LLM_MLP_GATED, LLM_MLP_MOE } llm_mlp_t;
 
@@ -23,8 +27,8 @@ typedef enum { LLM_MLP_PLAIN, LLM_MLP_GATED, LLM_MLP_MOE } llm_mlp_t;
 #define LLM_LIN_PARTS   3
 
 /*
- * y = W x + b. W may be stored in up to three matrices of different formats (Q4_K_M keeps v in Q6_K), stacked by rows.
- * cols is the same for all parts; rows is their sum.
+ * y = W x + b. W may be stored in up to three matrices of different formats (Q4_K_M keeps v in
+ * Q6_K), stacked by rows. cols is the same for all parts; rows is their sum.
  */
 typedef struct {
     uint32_t     n_parts;       /* 0: this linear does not exist */
@@ -43,7 +47,8 @@ typedef struct {
     llm_norm_t pn1, pn2;        /* sandwich: after attention / after the MLP */
     llm_norm_t qn, kn;          /* per head, [head_dim], before the rotation */
     llm_lin_t  qkv, o;
-    llm_norm_t xn;              /* cross-attention of decoders; the linears below exist only there */
+    /* cross-attention of decoders; the linears below exist only there */
+    llm_norm_t xn;
     llm_lin_t  xq, xkv, xo;     /* xkv: [k: K*hd][v: K*hd], applied to the encoder's output */
     llm_lin_t  ffn_in;          /* gated: [gate: F][up: F]; plain: [up: F] */
     llm_lin_t  ffn_out;
@@ -73,8 +78,9 @@ typedef struct {
     uint32_t        n_rot;      /* rotated values of a head (even); pairs = n_rot / 2 */
     bool            rope_half;
     /*
-     * Inverse frequencies [n_rot/2] and the factor on cos and sin. rope_long is used instead when the planned length of a
-     * sequence exceeds rope_orig_ctx (longrope); NULL otherwise. rope_dynamic: theta grows with the length (spec 3.4).
+     * Inverse frequencies [n_rot/2] and the factor on cos and sin. rope_long is used instead when
+     * the planned length of a sequence exceeds rope_orig_ctx (longrope); NULL otherwise.
+     * rope_dynamic: theta grows with the length (spec 3.4).
      */
     const float    *rope_inv, *rope_long;
     float           rope_mscale;
@@ -99,15 +105,22 @@ struct llm_model {
     llm_tok_t       *tok;
     llm_stack_t      dec;       /* the stack that generates */
     llm_stack_t      enc;       /* n_layers == 0: decoder-only */
-    llm_mat_t        embed;     /* [n_vocab][d of dec, or width of proj_in]; shared by both stacks */
+    /* [n_vocab][d of dec, or width of proj_in]; shared by both stacks */
+    llm_mat_t        embed;
     llm_lin_t        head;      /* its part aliases embed when tied */
     float            logit_scale, logit_cap;    /* 1 and 0 when off */
     int32_t          decoder_start_id, forced_bos_id, forced_eos_id;    /* -1: none */
     uint64_t         fingerprint;   /* of path, size, mtime, inode: same value, same weights */
 
-    void            *weights;   /* one private anonymous mapping with all packed matrices and float vectors; NULL when check_only */
+    /*
+     * One private anonymous mapping with all packed matrices and float vectors; NULL when
+     * check_only.
+     */
+    void            *weights;
     size_t           weights_bytes;
-    void            *meta;      /* one heap arena: layers, experts, strings */
+    void            *meta;      /* heap blocks: layers, experts, strings, small tables */
+    const char *const *unused;  /* names of tensors that nothing asked for, for llm inspect */
+    uint32_t         n_unused;
 };
 
 #endif

@@ -1,0 +1,311 @@
+/*
+ * model.c - opening and closing a model, what it says about itself, and the tokenizer functions of
+ * the public interface.
+ */
+#include "model/bind.h"
+#include "base/unicode.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define TOKEN_TEXT_MAX 512
+
+/* ------------------------------------------------------------------- texts */
+
+/* A copy on m->meta; NULL when out of memory. */
+static char *
+keep(llm_model_t *m, const char *text, size_t len)
+{
+    char *copy = llm_meta_alloc(m, len + 1, 1);
+    if (copy != NULL) {
+        memcpy(copy, text, len);
+    }
+    return copy;
+}
+
+/* For display: control characters and what is not UTF-8 become '?'. */
+static char *
+keep_clean(llm_model_t *m, const char *text, size_t len)
+{
+    char *copy = keep(m, text, len);
+    for (size_t i = 0; copy != NULL && i < len; i++) {
+        size_t end = i + llm_utf8_valid((const uint8_t *) copy + i, len - i);
+        for (; i < end; i++) {
+            copy[i] = (unsigned char) copy[i] < 0x20 || copy[i] == 0x7f ? '?' : copy[i];
+        }
+        if (i < len) {
+            copy[i] = '?';
+        }
+    }
+    return copy;
+}
+
+static llm_code_t
+no_memory(const llm_src_t *src, llm_err_t *err)
+{
+    return llm_fail(err, LLM_E_NOMEM, "%s: no memory for the texts of the model", src->path);
+}
+
+/* A string setting; an empty span when it is absent. */
+static llm_code_t
+text_value(const llm_src_t *src, const char *key, llm_span_t *out, llm_err_t *err)
+{
+    llm_value_t v;
+    src->value(src, key, &v);
+    *out = (llm_span_t) { "", 0 };
+    if (v.kind == LLM_VALUE_STRING) {
+        *out = v.string;
+    } else if (v.kind != LLM_VALUE_NONE) {
+        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\" is not a string", src->path, key);
+    }
+    return LLM_OK;
+}
+
+/* The template is compiled later, so it must be text as it stands. */
+static llm_code_t
+keep_template(llm_model_t *m, const llm_src_t *src, llm_err_t *err)
+{
+    static const char key[] = "tokenizer.chat_template";
+    llm_span_t text;
+    llm_code_t rc = text_value(src, key, &text, err);
+    if (rc != LLM_OK || text.len == 0) {
+        return rc;
+    }
+    size_t valid = llm_utf8_valid((const uint8_t *) text.data, text.len);
+    const char *nul = memchr(text.data, '\0', valid);
+    if (valid < text.len || nul != NULL) {
+        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\" has %s at byte %zu", src->path, key,
+                        nul != NULL ? "a NUL" : "malformed UTF-8",
+                        nul != NULL ? (size_t) (nul - text.data) : valid);
+    }
+    m->info.chat_template = keep(m, text.data, text.len);
+    return m->info.chat_template != NULL ? LLM_OK : no_memory(src, err);
+}
+
+static const char *
+keep_token(llm_model_t *m, int32_t id)
+{
+    char text[TOKEN_TEXT_MAX];
+    size_t len = id >= 0 ? llm_tok_text(m->tok, id, text, sizeof(text)) : 0;
+    return keep_clean(m, text, len);
+}
+
+/* -------------------------------------------------------------------- info */
+
+/* Parameters, and the format that most bytes are in. */
+static void
+count_weights(llm_model_t *m, const llm_src_t *src)
+{
+    uint64_t bytes[LLM_T_COUNT] = { 0 };
+    uint32_t best = 0;
+    for (uint64_t i = 0; i < src->n_tensors; i++) {
+        llm_src_tensor_t t;
+        src->tensor_at(src, i, &t);
+        m->info.n_params += t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3];
+        bytes[t.type] += t.size;
+        best = bytes[t.type] > bytes[best] ? t.type : best;
+    }
+    m->info.type_name = llm_format(best)->name;
+}
+
+static llm_code_t
+fill_info(llm_model_t *m, const llm_src_t *src, const llm_arch_t *arch, llm_err_t *err)
+{
+    llm_model_info_t *info = &m->info;
+    llm_span_t name, license;
+    llm_code_t rc = text_value(src, "general.name", &name, err);
+    if (rc == LLM_OK) {
+        rc = text_value(src, "general.license", &license, err);
+    }
+    if (rc == LLM_OK) {
+        rc = keep_template(m, src, err);
+    }
+    if (rc != LLM_OK) {
+        return rc;
+    }
+    if (name.len == 0) {
+        const char *slash = strrchr(src->path, '/');
+        name.data = slash != NULL ? slash + 1 : src->path;
+        name.len = strlen(name.data);
+    }
+    info->arch = arch->name;
+    info->name = keep_clean(m, name.data, name.len);
+    info->license = keep_clean(m, license.data, license.len);
+    info->bos_id = llm_tok_bos(m->tok);
+    info->eos_id = llm_tok_eos(m->tok);
+    info->add_bos = llm_tok_adds_bos(m->tok);
+    info->bos_token = keep_token(m, info->bos_id);
+    info->eos_token = keep_token(m, info->eos_id);
+    info->n_layers = m->dec.n_layers;
+    info->n_embd = m->dec.d;
+    info->n_heads = m->dec.n_heads;
+    info->n_kv_heads = m->dec.n_kv_heads;
+    info->head_dim = m->dec.head_dim;
+    count_weights(m, src);
+    bool all = info->name != NULL && info->license != NULL && info->bos_token != NULL
+               && info->eos_token != NULL;
+    return all ? LLM_OK : no_memory(src, err);
+}
+
+/* -------------------------------------------------------------------- open */
+
+/* The row of a GGUF file; refuses what is no whole decoder model. */
+static llm_code_t
+find_arch(const llm_src_t *src, const llm_arch_t **out, llm_err_t *err)
+{
+    llm_span_t arch, type;
+    llm_value_t split;
+    llm_code_t rc = text_value(src, "general.architecture", &arch, err);
+    if (rc == LLM_OK) {
+        rc = text_value(src, "general.type", &type, err);
+    }
+    if (rc != LLM_OK) {
+        return rc;
+    }
+    if (arch.len == 0) {
+        return llm_fail(err, LLM_E_FORMAT, "%s: key \"general.architecture\" is missing",
+                        src->path);
+    }
+    if (type.len > 0 && !(type.len == 5 && memcmp(type.data, "model", 5) == 0)) {
+        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: is of type \"%.*s\", not a model", src->path,
+                        (int) (type.len < 40 ? type.len : 40), type.data);
+    }
+    src->value(src, "split.count", &split);
+    if (split.kind == LLM_VALUE_NUMBER && split.number > 1) {
+        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: one of %.9g parts of a split model; merge "
+                        "them first", src->path, split.number);
+    }
+    *out = llm_arch_find(src->kind, arch);
+    if (*out == NULL) {
+        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: architecture \"%.*s\" is not supported",
+                        src->path, (int) (arch.len < 40 ? arch.len : 40), arch.data);
+    }
+    return LLM_OK;
+}
+
+/* Everything but the weights. */
+static llm_code_t
+read_model(llm_model_t *m, llm_plan_t *plan, const llm_src_t *src, const llm_gguf_t *g,
+           llm_err_t *err)
+{
+    const llm_arch_t *arch;
+    llm_code_t rc = find_arch(src, &arch, err);
+    if (rc == LLM_OK) {
+        rc = llm_bind(m, plan, src, arch, err);
+    }
+    if (rc == LLM_OK) {
+        rc = llm_tok_from_gguf(&m->tok, g, err);
+    }
+    if (rc == LLM_OK && llm_tok_n_vocab(m->tok) > m->info.n_vocab) {
+        rc = llm_fail(err, LLM_E_FORMAT, "%s: %u tokens, but the embedding has %u rows", src->path,
+                      llm_tok_n_vocab(m->tok), m->info.n_vocab);
+    }
+    if (rc == LLM_OK) {
+        rc = fill_info(m, src, arch, err);
+    }
+    return rc;
+}
+
+llm_code_t
+llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err)
+{
+    llm_gguf_t *g = NULL;
+    llm_plan_t plan = { 0 };
+    *out = NULL;
+    llm_model_t *m = calloc(1, sizeof(*m));
+    if (m == NULL) {
+        return llm_fail(err, LLM_E_NOMEM, "%s: no memory", conf->weights);
+    }
+    m->decoder_start_id = m->forced_bos_id = m->forced_eos_id = -1;
+
+    llm_code_t rc = llm_gguf_open(&g, conf->weights, err);
+    if (rc == LLM_OK) {
+        llm_src_t src = llm_src_gguf(g);
+        m->fingerprint = llm_gguf_fingerprint(g);
+        m->info.file_bytes = llm_gguf_file_bytes(g);
+        rc = read_model(m, &plan, &src, g, err);
+        m->info.weight_bytes = plan.bytes;
+        if (rc == LLM_OK && !conf->check_only) {
+            rc = llm_repack(m, &plan, &src, conf, err);
+        }
+    }
+    llm_plan_free(&plan);
+    llm_gguf_close(g);
+    if (rc != LLM_OK) {
+        llm_model_close(m);
+        return rc;
+    }
+    *out = m;
+    return LLM_OK;
+}
+
+void
+llm_model_close(llm_model_t *m)
+{
+    if (m == NULL) {
+        return;
+    }
+    if (m->weights != NULL) {
+        munmap(m->weights, m->weights_bytes);
+    }
+    llm_tok_free(m->tok);
+    llm_meta_free(m);
+    free(m);
+}
+
+const llm_model_info_t *
+llm_model_info(const llm_model_t *m)
+{
+    return &m->info;
+}
+
+size_t
+llm_model_kv_bytes(const llm_model_t *m, llm_kv_type_t type)
+{
+    const llm_stack_t *s = &m->dec;
+    size_t head_bytes = llm_kv_head_bytes(type, s->head_dim);
+    return (size_t) s->n_layers * s->n_kv_heads * head_bytes / LLM_KV_PAGE;
+}
+
+/* --------------------------------------------------------------- tokenizer */
+
+llm_code_t
+llm_tokenize(const llm_model_t *m, const char *text, size_t len, unsigned flags, llm_tokens_t *out,
+             llm_err_t *err)
+{
+    return llm_tok_encode(m->tok, text, len, flags, out, err);
+}
+
+void
+llm_tokens_free(llm_tokens_t *t)
+{
+    free(t->ids);
+    free(t->start);
+    free(t->stop);
+    *t = (llm_tokens_t) { 0 };
+}
+
+size_t
+llm_token_text(const llm_model_t *m, int32_t id, char *buf, size_t cap)
+{
+    return llm_tok_text(m->tok, id, buf, cap);
+}
+
+bool
+llm_token_is_special(const llm_model_t *m, int32_t id)
+{
+    return llm_tok_is_special(m->tok, id);
+}
+
+bool
+llm_token_is_eos(const llm_model_t *m, int32_t id)
+{
+    return llm_tok_is_eos(m->tok, id);
+}
+
+int32_t
+llm_token_find(const llm_model_t *m, const char *text, size_t len)
+{
+    return llm_tok_find(m->tok, text, len);
+}

@@ -1,0 +1,225 @@
+/*
+ * repack.c - reads the weights of a bound model into one private mapping, in the layouts of the
+ * kernels.
+ *
+ * The mapping is filled before the process forks and made read-only then: workers share its pages
+ * and no stray write can split them. It is aligned for huge pages. The file is read in large
+ * pieces through a buffer, never mapped, so that a file that is cut short meanwhile gives an
+ * error.
+ */
+#define _GNU_SOURCE     /* MAP_ANONYMOUS, madvise */
+
+#include "model/bind.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE    ((size_t) 2 << 20)
+#define BATCH_BYTES  ((size_t) 1 << 20)     /* of the file, read at once */
+
+typedef struct {
+    llm_model_t            *m;
+    const llm_src_t        *src;
+    const llm_model_conf_t *conf;
+    uint8_t                *buf;        /* rows of the file */
+    size_t                  done, total;
+} repack_t;
+
+llm_code_t
+llm_read_vector(const llm_src_t *src, const llm_src_tensor_t *t, float *dst, size_t n,
+                llm_err_t *err)
+{
+    if (t->type == LLM_T_F32) {
+        return src->read(src, t, 0, dst, n * sizeof(float), err);
+    }
+    void *raw = malloc(t->size + 1);
+    if (raw == NULL) {
+        return llm_fail(err, LLM_E_NOMEM, "%s: no memory for %zu bytes of tensor \"%.*s\"",
+                        src->path, t->size, (int) t->name.len, t->name.data);
+    }
+    llm_code_t rc = src->read(src, t, 0, raw, t->size, err);
+    if (rc == LLM_OK) {
+        llm_format(t->type)->dequant(dst, raw, n);
+    }
+    free(raw);
+    return rc;
+}
+
+static void
+progress(repack_t *r, size_t bytes)
+{
+    r->done += bytes;
+    if (r->conf->progress != NULL) {
+        r->conf->progress(r->conf->progress_ctx, r->done, r->total);
+    }
+}
+
+static llm_code_t
+fill_vector(repack_t *r, const llm_item_t *item, float *dst, llm_err_t *err)
+{
+    for (uint32_t i = 0; i < item->n_segs; i++) {
+        const llm_seg_t *seg = &item->seg[i];
+        size_t n = item->n_segs > 1 ? seg->rows : item->bytes / sizeof(float);
+        if (seg->t.name.data != NULL) {         /* else zeros, as the mapping has them */
+            llm_code_t rc = llm_read_vector(r->src, &seg->t, dst, n, err);
+            if (rc != LLM_OK) {
+                return rc;
+            }
+        }
+        dst += n;
+    }
+    *item->vec = dst - item->bytes / sizeof(float);
+    progress(r, item->bytes);
+    return LLM_OK;
+}
+
+/* Rows first .. first+n-1 of a matrix, which may lie in several tensors, into r->buf. */
+static llm_code_t
+read_rows(repack_t *r, const llm_item_t *item, uint32_t first, uint32_t n, size_t row_bytes,
+          llm_err_t *err)
+{
+    uint8_t *dst = r->buf;
+    uint32_t seg_first = 0;
+    for (uint32_t i = 0; i < item->n_segs && n > 0; i++) {
+        const llm_seg_t *seg = &item->seg[i];
+        if (first < seg_first + seg->rows) {
+            uint32_t skip = first - seg_first;
+            uint32_t take = seg->rows - skip < n ? seg->rows - skip : n;
+            llm_code_t rc = r->src->read(r->src, &seg->t, (seg->row0 + skip) * row_bytes, dst,
+                                         take * row_bytes, err);
+            if (rc != LLM_OK) {
+                return rc;
+            }
+            dst += take * row_bytes;
+            first += take;
+            n -= take;
+        }
+        seg_first += seg->rows;
+    }
+    return LLM_OK;
+}
+
+static size_t
+row_bytes_of(const llm_mat_t *mat)
+{
+    const llm_format_t *f = llm_format(mat->type);
+    return (size_t) mat->cols / f->block * f->bytes;
+}
+
+/* Rows read at once: whole tiles. */
+static uint32_t
+batch_rows(size_t row_bytes)
+{
+    size_t tiles = row_bytes > 0 ? BATCH_BYTES / row_bytes / LLM_TILE : 0;
+    return (uint32_t) (tiles > 0 ? tiles : 1) * LLM_TILE;
+}
+
+static llm_code_t
+fill_matrix(repack_t *r, const llm_item_t *item, uint8_t *dst, llm_err_t *err)
+{
+    llm_mat_t *mat = item->mat;
+    size_t row_bytes = row_bytes_of(mat);
+    uint32_t batch = batch_rows(row_bytes);
+
+    for (uint32_t first = 0; first < mat->rows; first += batch) {
+        uint32_t n = mat->rows - first < batch ? mat->rows - first : batch;
+        llm_code_t rc = read_rows(r, item, first, n, row_bytes, err);
+        if (rc != LLM_OK) {
+            return rc;
+        }
+        uint32_t tile = first / LLM_TILE;
+        for (uint32_t row = 0; row < n; row += LLM_TILE, tile++) {
+            const void *rows[LLM_TILE];
+            for (uint32_t k = 0; k < LLM_TILE; k++) {
+                rows[k] = row + k < n ? r->buf + (row + k) * row_bytes : NULL;
+            }
+            llm_mat_pack_tile(mat, dst + tile * mat->tile_bytes, rows);
+        }
+        progress(r, (tile - first / LLM_TILE) * mat->tile_bytes);
+    }
+    mat->data = dst;
+    return LLM_OK;
+}
+
+/* Anonymous memory that starts at a huge page; NULL on failure. */
+static void *
+map_aligned(size_t size)
+{
+    uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    size_t head = (HUGE_PAGE - (uintptr_t) p % HUGE_PAGE) % HUGE_PAGE;
+    if (head > 0) {
+        munmap(p, head);
+    }
+    munmap(p + head + size, HUGE_PAGE - head);
+    p += head;
+    madvise(p, size, MADV_HUGEPAGE);
+    madvise(p, size, MADV_DONTDUMP);
+    return p;
+}
+
+static llm_code_t
+fill(repack_t *r, const llm_plan_t *plan, llm_err_t *err)
+{
+    size_t largest = 0;
+    for (size_t i = 0; i < plan->n; i++) {
+        const llm_mat_t *mat = plan->items[i].mat;
+        if (mat != NULL) {
+            size_t bytes = batch_rows(row_bytes_of(mat)) * row_bytes_of(mat);
+            largest = bytes > largest ? bytes : largest;
+        }
+    }
+    r->buf = malloc(largest + 1);
+    if (r->buf == NULL) {
+        return llm_fail(err, LLM_E_NOMEM, "%s: no memory for a buffer of %zu bytes", r->src->path,
+                        largest);
+    }
+    llm_code_t rc = LLM_OK;
+    for (size_t i = 0; i < plan->n && rc == LLM_OK; i++) {
+        const llm_item_t *item = &plan->items[i];
+        uint8_t *dst = (uint8_t *) r->m->weights + item->off;
+        rc = item->mat != NULL ? fill_matrix(r, item, dst, err) : fill_vector(r, item,
+                                                                              (float *) dst, err);
+    }
+    free(r->buf);
+    return rc;
+}
+
+llm_code_t
+llm_repack(llm_model_t *m, const llm_plan_t *plan, const llm_src_t *src,
+           const llm_model_conf_t *conf, llm_err_t *err)
+{
+    /* plan->bytes <= SIZE_MAX / 2 */
+    size_t size = (plan->bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    repack_t r = { .m = m, .src = src, .conf = conf };
+    for (size_t i = 0; i < plan->n; i++) {
+        r.total += plan->items[i].bytes;
+    }
+    m->weights = map_aligned(size);
+    if (m->weights == NULL) {
+        return llm_fail(err, LLM_E_NOMEM, "%s: no memory for %zu bytes of weights: %s", src->path,
+                        size, strerror(errno));
+    }
+    m->weights_bytes = size;
+
+    llm_code_t rc = fill(&r, plan, err);
+    if (rc == LLM_OK && mprotect(m->weights, size, PROT_READ) != 0) {
+        rc = llm_fail(err, LLM_E_NOMEM, "%s: %zu bytes of weights cannot be made read-only: %s",
+                      src->path, size, strerror(errno));
+    }
+    if (rc != LLM_OK) {
+        munmap(m->weights, m->weights_bytes);
+        m->weights = NULL;
+        m->weights_bytes = 0;
+        return rc;
+    }
+    if (m->head.n_parts == 1 && m->head.part[0].data == NULL) {
+        m->head.part[0] = m->embed;     /* tied */
+    }
+    return LLM_OK;
+}
