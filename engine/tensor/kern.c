@@ -14,6 +14,9 @@ static const struct {
     unsigned          need;
     const llm_kern_t *set;
 } sets[] = {
+#if defined(__x86_64__)
+    { LLM_CPU_AVX2 | LLM_CPU_AVX512 | LLM_CPU_AVX512_VNNI | LLM_CPU_AVX512_VBMI, &llm_kern_avx512 },
+#endif
     { 0, &llm_kern_ref },
 };
 

@@ -112,6 +112,14 @@ lay_load32(const uint8_t *p)
     return v;
 }
 
+static inline int32_t
+lay_load_i32(const void *p)
+{
+    int32_t v;
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
 static inline uint16_t
 lay_load16(const uint8_t *p)
 {

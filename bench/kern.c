@@ -1,0 +1,320 @@
+/*
+ * kern.c - micro-benchmark of the matrix kernels against what the machine can do.
+ *
+ * Build and run from the repository root:
+ *     make -C engine lib && cc -O2 -Iengine -o build/bench_kern bench/kern.c build/libllm.a -lm -pthread && build/bench_kern
+ * Options: -t threads (1)  -k columns (4096)  -s set (all)  -f format (all)  -b only the overhead of a pool job
+ *
+ * For each set and format: GB/s of packed weights read for one token (a matrix far larger than the caches), and 10^9 multiply-adds/s
+ * for 8, 64 and 512 tokens. Peaks are measured first and between formats: other work on the machine shows in both. Each figure is the best of
+ * several runs.
+ */
+#define _GNU_SOURCE
+#include "base/cpu.h"
+#include "base/pool.h"
+#include "tensor/kern.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define READ_BYTES ((size_t) 256 << 20)
+
+static uint32_t n_threads = 1, n_cols = 4096;
+static llm_pool_t *pool;
+
+static double
+now(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double) ts.tv_sec + 1e-9 * (double) ts.tv_nsec;
+}
+
+static void *
+big_alloc(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+        fprintf(stderr, "no memory for %zu bytes\n", size);
+        exit(1);
+    }
+    madvise(p, size, MADV_HUGEPAGE);
+    return p;
+}
+
+/* ------------------------------------------------------------ peaks */
+
+#if defined(__x86_64__)
+
+#define DOT(a) __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(a) : "v"(w), "v"(x))
+
+__attribute__((target("avx512f,avx512vnni"))) static void
+peak_dot(void *ctx, uint32_t i_chunk, uint32_t i_thread)
+{
+    (void) ctx;
+    (void) i_chunk;
+    (void) i_thread;
+    __m512i w = _mm512_set1_epi32(0x01020304), x = w, a = w, b = w, c = w, d = w, e = w, f = w, g = w, h = w, i = w, j = w;
+    for (int k = 0; k < 2000000; k++) {
+        DOT(a); DOT(b); DOT(c); DOT(d); DOT(e); DOT(f); DOT(g); DOT(h); DOT(i); DOT(j);
+    }
+    __asm__ volatile("" : : "v"(a), "v"(b), "v"(c), "v"(d), "v"(e), "v"(f), "v"(g), "v"(h), "v"(i), "v"(j));
+}
+
+/* One chunk: a slice read as four streams. */
+__attribute__((target("avx512f"))) static void
+peak_read(void *ctx, uint32_t i_chunk, uint32_t i_thread)
+{
+    (void) i_thread;
+    size_t slice = READ_BYTES / 64, quarter = slice / 4;
+    const uint8_t *p = (const uint8_t *) ctx + i_chunk * slice;
+    __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
+    for (size_t o = 0; o < quarter; o += 128) {
+        for (size_t u = o; u < o + 128; u += 64) {
+            s0 = _mm512_or_si512(s0, _mm512_load_si512(p + u));
+            s1 = _mm512_or_si512(s1, _mm512_load_si512(p + quarter + u));
+            s2 = _mm512_or_si512(s2, _mm512_load_si512(p + 2 * quarter + u));
+            s3 = _mm512_or_si512(s3, _mm512_load_si512(p + 3 * quarter + u));
+        }
+    }
+    __asm__ volatile("" : : "v"(s0), "v"(s1), "v"(s2), "v"(s3));
+}
+
+static bool
+can_peak(void)
+{
+    return (llm_cpu_features() & LLM_CPU_AVX512_VNNI) != 0;
+}
+
+#else
+
+static void
+peak_dot(void *ctx, uint32_t i_chunk, uint32_t i_thread)
+{
+    (void) ctx;
+    (void) i_chunk;
+    (void) i_thread;
+}
+
+#define peak_read peak_dot
+
+static bool
+can_peak(void)
+{
+    return false;
+}
+
+#endif
+
+/* 10^9 multiply-adds per second of vpdpbusd from registers: 64 in each */
+static double
+dot_peak(void)
+{
+    double best = 0.0;
+    for (int i = 0; i < 5 && can_peak(); i++) {
+        double t = now();
+        llm_pool_run(pool, peak_dot, NULL, 4 * n_threads);
+        best = fmax(best, 4.0 * n_threads * 2000000 * 10 * 64 / (now() - t) * 1e-9);
+    }
+    return best;
+}
+
+static double
+read_peak(const uint8_t *mem)
+{
+    double best = 0.0;
+    for (int i = 0; i < 5 && can_peak(); i++) {
+        double t = now();
+        llm_pool_run(pool, peak_read, (void *) (uintptr_t) mem, 64);
+        best = fmax(best, (double) READ_BYTES / (now() - t) * 1e-9);
+    }
+    return best;
+}
+
+/* ------------------------------------------------------------ kernels */
+
+typedef struct {
+    const llm_kern_t *k;
+    const llm_mat_t  *m;
+    const llm_act_t  *a;
+    float            *y;
+    uint32_t          tiles;    /* of a chunk */
+} work_t;
+
+static void
+mm_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
+{
+    work_t *w = ctx;
+    (void) i_thread;
+    uint32_t t0 = i_chunk * w->tiles, t1 = t0 + w->tiles < w->m->n_tiles ? t0 + w->tiles : w->m->n_tiles;
+    w->k->mm(w->m, t0, t1, w->a, w->y, w->m->rows);
+}
+
+/* Random scales of weights' size; the numbers do not matter for time. */
+static void
+fill_tile(const llm_mat_t *m, uint8_t *tile)
+{
+    const llm_format_t *f = llm_format(m->type);
+    size_t row_bytes = (size_t) m->cols / f->block * f->bytes;
+    uint8_t *rows = malloc(row_bytes * LLM_TILE);
+    const void *src[LLM_TILE];
+    for (size_t i = 0; i < row_bytes * LLM_TILE; i++) {
+        rows[i] = (uint8_t) (rand() >> 8) & 0x3b;       /* no exponent of ones in any field */
+    }
+    for (uint32_t r = 0; r < LLM_TILE; r++) {
+        src[r] = rows + r * row_bytes;
+    }
+    llm_mat_pack_tile(m, tile, src);
+    free(rows);
+}
+
+/* Seconds of one product, best of several. */
+static double
+time_mm(const llm_kern_t *k, const llm_mat_t *m, uint32_t n, double budget)
+{
+    float *x = big_alloc((size_t) n * m->cols * sizeof(float)), *y = big_alloc((size_t) n * m->rows * sizeof(float));
+    uint8_t *buf = big_alloc(llm_act_bytes(n, m->cols) + 64);
+    for (size_t i = 0; i < (size_t) n * m->cols; i++) {
+        x[i] = (float) (rand() % 2001 - 1000);
+    }
+    llm_act_t a = { .x = x, .ldx = m->cols, .n = n, .k = m->cols, .buf = buf };
+    if (k->needs_quant(m)) {
+        k->quant(&a, 0, n);
+    }
+    work_t w = { k, m, &a, y, n == 1 ? 32 : 8 };
+    double best = 1e9, end = now() + budget;
+    do {
+        double t = now();
+        llm_pool_run(pool, mm_chunk, &w, (m->n_tiles + w.tiles - 1) / w.tiles);
+        best = fmin(best, now() - t);
+    } while (now() < end);
+    munmap(x, (size_t) n * m->cols * sizeof(float));
+    munmap(y, (size_t) n * m->rows * sizeof(float));
+    munmap(buf, llm_act_bytes(n, m->cols) + 64);
+    return best;
+}
+
+static void
+bench_format(const llm_kern_t *k, uint32_t type, uint8_t *mem, double gbs_peak)
+{
+    static const uint32_t tokens[] = { 2, 4, 8, 16, 64, 512 };
+    llm_mat_t m;
+    if (llm_mat_init(&m, type, LLM_TILE, n_cols, NULL) != LLM_OK) {
+        return;
+    }
+    bool slow = strcmp(k->name, "ref") == 0;
+    uint32_t tiles = (uint32_t) ((slow ? READ_BYTES / 64 : READ_BYTES) / m.tile_bytes);
+    m.rows = tiles * LLM_TILE;
+    m.n_tiles = tiles;
+    fill_tile(&m, mem);
+    for (uint32_t i = 1; i < tiles; i++) {
+        memcpy(mem + i * m.tile_bytes, mem, m.tile_bytes);
+    }
+    m.data = mem;
+    double gbs = (double) llm_mat_bytes(&m) / time_mm(k, &m, 1, 0.3) * 1e-9;
+    printf("%-7s %-7s %5.2f bits  n=1 %6.1f GB/s", k->name, llm_format(type)->name,
+           8.0 * (double) m.tile_bytes / LLM_TILE / m.cols, gbs);
+    if (gbs_peak > 0) {
+        printf(" (%3.0f%%)", 100 * gbs / gbs_peak);
+    }
+    m.rows = slow ? 64 : 1536;
+    m.n_tiles = m.rows / LLM_TILE;
+    double peak = dot_peak();
+    for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]) && !(slow && tokens[i] > 8); i++) {
+        double gops = (double) m.rows * m.cols * tokens[i] / time_mm(k, &m, tokens[i], 0.1) * 1e-9;
+        printf("  n=%u %.0f", tokens[i], gops);
+        if (peak > 0) {
+            printf(" (%.0f%%)", 100 * gops / peak);
+        }
+    }
+    printf("\n");
+    fflush(stdout);
+}
+
+static void
+nothing(void *ctx, uint32_t i_chunk, uint32_t i_thread)
+{
+    (void) ctx;
+    (void) i_chunk;
+    (void) i_thread;
+}
+
+static void
+bench_pool(void)
+{
+    double best = 1e9;
+    for (int i = 0; i < 20; i++) {
+        double t = now();
+        for (int j = 0; j < 1000; j++) {
+            llm_pool_run(pool, nothing, NULL, 16);
+        }
+        best = fmin(best, now() - t);
+    }
+    printf("pool: %.2f us for a job of 16 empty chunks on %u threads\n", best * 1e3, n_threads);
+}
+
+int
+main(int argc, char **argv)
+{
+    const char *only_set = NULL, *only_format = NULL;
+    bool only_pool = false;
+    int opt;
+    while ((opt = getopt(argc, argv, "t:k:s:f:b")) != -1) {
+        switch (opt) {
+        case 't':
+            n_threads = (uint32_t) atoi(optarg);
+            break;
+        case 'k':
+            n_cols = (uint32_t) atoi(optarg);
+            break;
+        case 's':
+            only_set = optarg;
+            break;
+        case 'f':
+            only_format = optarg;
+            break;
+        case 'b':
+            only_pool = true;
+            break;
+        default:
+            return 2;
+        }
+    }
+    llm_err_t err;
+    if (llm_pool_new(&pool, n_threads, false, &err) != LLM_OK) {
+        fprintf(stderr, "%s\n", err.msg);
+        return 1;
+    }
+    bench_pool();
+    if (only_pool) {
+        return 0;
+    }
+    uint8_t *mem = big_alloc(READ_BYTES);
+    memset(mem, 1, READ_BYTES);
+    double gbs_peak = read_peak(mem);
+    printf("peaks on %u threads: read %.1f GB/s, vpdpbusd %.0f 10^9 multiply-adds/s\n", n_threads, gbs_peak, dot_peak());
+
+    const llm_kern_t *sets[4];
+    uint32_t n_sets = llm_kern_all(sets);
+    for (uint32_t i = 0; i < n_sets; i++) {
+        for (uint32_t type = 0; type < LLM_T_COUNT; type++) {
+            const llm_format_t *f = llm_format(type);
+            if (f == NULL || (only_set != NULL && strcmp(only_set, sets[i]->name) != 0)
+                || (only_format != NULL && strcmp(only_format, f->name) != 0)) {
+                continue;
+            }
+            bench_format(sets[i], type, mem, gbs_peak);
+        }
+    }
+    llm_pool_free(pool);
+    return 0;
+}
