@@ -9,9 +9,10 @@
 
 #include <stdlib.h>
 
-/* Queries q0 .. q0+n_q-1 of one sequence (rows of the step) and one kv head. */
+/* Queries pos0 .. pos0+n_q-1 of one sequence (rows of the step) and one kv head. */
 struct llm_attn_item {
     uint32_t row, pos0, n_q, kv_head;
+    uint32_t n_keys;            /* keys 0 .. n_keys-1 exist for the last query */
     uint32_t span0, n_spans;    /* key spans that hold a visible key */
     uint32_t first_part;        /* split mode: where this item's partials start, in records of one span */
     const uint32_t *table;
@@ -21,30 +22,44 @@ typedef struct llm_attn_item item_t;
 typedef struct {
     llm_fwd_t *f;
     uint32_t   layer;
+    bool       cross;
+    size_t     ld_q;
 } attn_ctx_t;
+
+static size_t
+span_floats(const llm_fwd_t *f, uint32_t n_q)
+{
+    return (size_t) n_q * (f->s->n_heads / f->s->n_kv_heads) * llm_attn_part_floats(f->s->head_dim);
+}
 
 /* One key span of one item into part[n_q * group records]. */
 static void
-run_span(llm_fwd_t *f, uint32_t layer, const item_t *it, uint32_t span, float *part, uint32_t i_thread)
+run_span(const attn_ctx_t *c, const item_t *it, uint32_t span, float *part, uint32_t i_thread)
 {
-    const llm_stack_t *s = &f->m->dec;
-    uint32_t group = s->n_heads / s->n_kv_heads;
-    uint32_t key0 = span * LLM_ATTN_SPAN, key1 = key0 + LLM_ATTN_SPAN, end = it->pos0 + it->n_q;
-    uint32_t width = (s->n_heads + 2 * s->n_kv_heads) * s->head_dim;
+    llm_fwd_t *f = c->f;
+    const llm_stack_t *s = f->s;
+    uint32_t group = s->n_heads / s->n_kv_heads, head0 = it->kv_head * group;
+    uint32_t key0 = span * LLM_ATTN_SPAN, key1 = key0 + LLM_ATTN_SPAN;
 
     llm_attn_t a = {
-        .pages = f->kv, .page_bytes = f->page_bytes,
-        .head_off = layer * f->layer_bytes + it->kv_head * f->head_bytes,
+        .pages = f->pages.base, .page_bytes = f->pages.page_bytes,
+        .head_off = c->layer * f->pages.layer_bytes + it->kv_head * f->pages.head_bytes,
         .table = it->table, .type = f->kv_type, .head_dim = s->head_dim, .group = group,
-        .q = f->qkv + (size_t) it->row * width + (size_t) it->kv_head * group * s->head_dim, .ldq = width,
-        .n_q = it->n_q, .pos0 = it->pos0, .causal = s->causal, .window = s->layers[layer].window,
-        .scale = s->attn_scale, .softcap = s->score_cap,
-        .slopes = s->slopes ? s->slopes + it->kv_head * group : NULL, .alibi_bf16 = s->alibi_scaled_bf16,
-        .rel = f->rel ? f->rel + (size_t) it->kv_head * group * f->rel_n : NULL, .ld_rel = f->rel_n,
-        .rel_n = f->rel_n, .rel_zero = f->rel_zero,
-        .key0 = key0, .key1 = key1 < end ? key1 : end, .part = part,
+        .q = f->qkv + it->row * c->ld_q + (size_t) head0 * s->head_dim, .ldq = c->ld_q,
+        .n_q = it->n_q, .pos0 = it->pos0, .scale = s->attn_scale, .softcap = s->score_cap,
+        .key0 = key0, .key1 = key1 < it->n_keys ? key1 : it->n_keys, .part = part,
         .scratch = f->attn_scratch + i_thread * f->attn_scratch_ld,
     };
+    if (!c->cross) {
+        a.causal = s->causal;
+        a.window = s->layers[c->layer].window;
+        a.slopes = s->slopes ? s->slopes + head0 : NULL;
+        a.alibi_bf16 = s->alibi_scaled_bf16;
+        a.rel = f->rel ? f->rel + (size_t) head0 * f->rel_n : NULL;
+        a.ld_rel = f->rel_n;
+        a.rel_n = f->rel_n;
+        a.rel_zero = f->rel_zero;
+    }
     f->k->attn(&a);
 }
 
@@ -52,14 +67,14 @@ run_span(llm_fwd_t *f, uint32_t layer, const item_t *it, uint32_t span, float *p
 static void
 merge(llm_fwd_t *f, const item_t *it, const float *parts)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     uint32_t group = s->n_heads / s->n_kv_heads;
-    size_t span_floats = (size_t) it->n_q * group * f->part_floats;
+    size_t part_floats = llm_attn_part_floats(s->head_dim);
 
     for (uint32_t q = 0; q < it->n_q; q++) {
         for (uint32_t g = 0; g < group; g++) {
             float *out = f->att + ((size_t) (it->row + q) * s->n_heads + it->kv_head * group + g) * s->head_dim;
-            f->k->attn_merge(out, parts + (q * group + g) * f->part_floats, it->n_spans, span_floats, s->head_dim);
+            f->k->attn_merge(out, parts + (q * group + g) * part_floats, it->n_spans, span_floats(f, it->n_q), s->head_dim);
         }
     }
 }
@@ -70,11 +85,10 @@ item_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
     attn_ctx_t *c = ctx;
     llm_fwd_t *f = c->f;
     const item_t *it = &f->items[i_chunk];
-    size_t span_floats = (size_t) it->n_q * (f->m->dec.n_heads / f->m->dec.n_kv_heads) * f->part_floats;
     float *part = f->attn_part + i_thread * f->attn_part_ld;
 
     for (uint32_t i = 0; i < it->n_spans; i++) {
-        run_span(f, c->layer, it, it->span0 + i, part + i * span_floats, i_thread);
+        run_span(c, it, it->span0 + i, part + i * span_floats(f, it->n_q), i_thread);
     }
     merge(f, it, part);
 }
@@ -84,43 +98,53 @@ static void
 span_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
 {
     attn_ctx_t *c = ctx;
-    llm_fwd_t *f = c->f;
-    const item_t *it = f->items;
+    const item_t *it = c->f->items;
     while (i_chunk >= it->first_part + it->n_spans) {
         it++;
     }
-    size_t span_floats = (size_t) (f->m->dec.n_heads / f->m->dec.n_kv_heads) * f->part_floats;
-    run_span(f, c->layer, it, it->span0 + i_chunk - it->first_part, f->split_part + i_chunk * span_floats, i_thread);
+    run_span(c, it, it->span0 + i_chunk - it->first_part, c->f->split_part + i_chunk * span_floats(c->f, 1), i_thread);
 }
 
-void
-llm_fwd_attention(llm_fwd_t *f, uint32_t layer)
+/* Cuts the rows of the step into items; returns how many. *n_parts: key spans of all; *work: scores to compute. */
+static uint32_t
+make_items(const attn_ctx_t *c, uint32_t *n_parts, uint64_t *work, bool *single)
 {
-    const llm_stack_t *s = &f->m->dec;
-    uint32_t window = s->layers[layer].window, n_items = 0, n_parts = 0, threads = llm_pool_size(f->pool);
-    uint64_t work = 0;
-    bool single = true;
+    llm_fwd_t *f = c->f;
+    const llm_stack_t *s = f->s;
+    uint32_t window = c->cross ? 0 : s->layers[c->layer].window, n_items = 0;
 
+    *n_parts = 0;
+    *work = 0;
+    *single = true;
     for (uint32_t i = 0; i < f->n_spans; i++) {
         const llm_fwd_span_t *sp = &f->spans[i];
         for (uint32_t q0 = 0; q0 < sp->n; q0 += LLM_ATTN_MAX_Q) {
-            uint32_t n_q = sp->n - q0 < LLM_ATTN_MAX_Q ? sp->n - q0 : LLM_ATTN_MAX_Q;
-            uint32_t pos0 = sp->pos0 + q0, end = pos0 + n_q;
-            uint32_t first = window != 0 && pos0 + 1 > window ? pos0 + 1 - window : 0;
-            uint32_t span0 = first / LLM_ATTN_SPAN;
+            uint32_t n_q = sp->n - q0 < LLM_ATTN_MAX_Q ? sp->n - q0 : LLM_ATTN_MAX_Q, pos0 = sp->pos0 + q0;
+            uint32_t n_keys = c->cross ? sp->n_cross : s->causal ? pos0 + n_q : sp->pos0 + sp->n;
+            uint32_t first = window != 0 && pos0 + 1 > window ? pos0 + 1 - window : 0, span0 = first / LLM_ATTN_SPAN;
             for (uint32_t h = 0; h < s->n_kv_heads; h++) {
                 f->items[n_items++] = (item_t) {
-                    .row = sp->row0 + q0, .pos0 = pos0, .n_q = n_q, .kv_head = h, .span0 = span0,
-                    .n_spans = (end + LLM_ATTN_SPAN - 1) / LLM_ATTN_SPAN - span0, .first_part = n_parts, .table = sp->table,
+                    .row = sp->row0 + q0, .pos0 = pos0, .n_q = n_q, .kv_head = h, .n_keys = n_keys, .span0 = span0,
+                    .n_spans = (n_keys + LLM_ATTN_SPAN - 1) / LLM_ATTN_SPAN - span0, .first_part = *n_parts,
+                    .table = c->cross ? sp->cross : sp->table,
                 };
-                n_parts += f->items[n_items - 1].n_spans;
+                *n_parts += f->items[n_items - 1].n_spans;
             }
-            single = single && n_q == 1;
-            work += (uint64_t) n_q * (end - first) * s->n_heads;
+            *single = *single && n_q == 1;
+            *work += (uint64_t) n_q * (n_keys - first) * s->n_heads;
         }
     }
+    return n_items;
+}
 
-    attn_ctx_t c = { .f = f, .layer = layer };
+void
+llm_fwd_attention(llm_fwd_t *f, uint32_t layer, bool cross, size_t ld_q)
+{
+    attn_ctx_t c = { .f = f, .layer = layer, .cross = cross, .ld_q = ld_q };
+    uint32_t n_parts, threads = llm_pool_size(f->pool);
+    uint64_t work;
+    bool single;
+    uint32_t n_items = make_items(&c, &n_parts, &work, &single);
 
     if (work < 4096 || threads == 1) {
         for (uint32_t i = 0; i < n_items; i++) {
@@ -128,9 +152,8 @@ llm_fwd_attention(llm_fwd_t *f, uint32_t layer)
         }
     } else if (single && n_items < 4 * threads && n_parts > n_items && n_parts <= f->max_split) {
         llm_pool_run(f->pool, span_chunk, &c, n_parts);
-        size_t span_floats = (size_t) (s->n_heads / s->n_kv_heads) * f->part_floats;
         for (uint32_t i = 0; i < n_items; i++) {
-            merge(f, &f->items[i], f->split_part + f->items[i].first_part * span_floats);
+            merge(f, &f->items[i], f->split_part + f->items[i].first_part * span_floats(f, 1));
         }
     } else {
         llm_pool_run(f->pool, item_chunk, &c, n_items);
@@ -140,20 +163,23 @@ llm_fwd_attention(llm_fwd_t *f, uint32_t layer)
 llm_code_t
 llm_fwd_attention_init(llm_fwd_t *f, llm_err_t *err)
 {
-    const llm_stack_t *s = &f->m->dec;
-    uint32_t group = s->n_heads / s->n_kv_heads, threads = llm_pool_size(f->pool);
+    const llm_stack_t *d = &f->m->dec, *e = &f->m->enc;
+    uint32_t threads = llm_pool_size(f->pool), max_spans = (f->n_ctx + LLM_ATTN_SPAN - 1) / LLM_ATTN_SPAN;
+    uint32_t group = LLM_FWD_MAX(f->m, d->n_heads / d->n_kv_heads, e->n_heads / e->n_kv_heads);
+    uint32_t head_dim = LLM_FWD_MAX(f->m, d->head_dim, e->head_dim);
+    uint32_t kv_heads = LLM_FWD_MAX(f->m, d->n_kv_heads, e->n_kv_heads);
 
-    f->max_key_spans = (f->n_ctx + LLM_ATTN_SPAN - 1) / LLM_ATTN_SPAN;
-    f->part_floats = llm_attn_part_floats(s->head_dim);
-    f->attn_part_ld = (size_t) f->max_key_spans * LLM_ATTN_MAX_Q * group * f->part_floats;
-    f->attn_scratch_ld = (llm_attn_scratch_floats(s->head_dim, group) + 15) & ~(size_t) 15;
-    f->max_items = f->max_tokens * s->n_kv_heads;       /* every sequence of a step may have one token */
-    f->max_split = 4 * threads * f->max_key_spans;
+    size_t part_floats = llm_attn_part_floats(head_dim);
+
+    f->attn_part_ld = (size_t) max_spans * LLM_ATTN_MAX_Q * group * part_floats;
+    f->attn_scratch_ld = (llm_attn_scratch_floats(head_dim, group) + 15) & ~(size_t) 15;
+    f->max_split = 4 * threads * max_spans;
 
     f->attn_part = llm_fwd_alloc(threads, f->attn_part_ld * sizeof(float));
     f->attn_scratch = llm_fwd_alloc(threads, f->attn_scratch_ld * sizeof(float));
-    f->items = llm_fwd_alloc(f->max_items, sizeof(item_t));
-    f->split_part = llm_fwd_alloc(f->max_split, group * f->part_floats * sizeof(float));
+    /* every sequence of a step may have one token */
+    f->items = llm_fwd_alloc((size_t) f->max_tokens * kv_heads, sizeof(item_t));
+    f->split_part = llm_fwd_alloc(f->max_split, group * part_floats * sizeof(float));
     if (f->attn_part == NULL || f->attn_scratch == NULL || f->items == NULL || f->split_part == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "attention scratch for %u tokens of context: out of memory", f->n_ctx);
     }

@@ -27,7 +27,7 @@ typedef struct {
 static void
 norm_row(const llm_fwd_t *f, const llm_norm_t *norm, float *dst, const float *src)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     if (norm->w == NULL) {
         if (dst != src) {
             memcpy(dst, src, s->d * sizeof(float));
@@ -43,7 +43,7 @@ static void
 row_op(llm_fwd_t *f, void *ctx, uint32_t row)
 {
     const row_op_t *op = ctx;
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     size_t at = (size_t) row * s->d;
     float *x = f->x + at;
 
@@ -92,10 +92,22 @@ quant_for(const llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld, 
 
 typedef struct { const llm_layer_t *l; uint32_t layer; } kv_ctx_t;
 
+/* Keys and values of all kv heads of stack s at one position. */
+static void
+store_kv(const llm_fwd_t *f, const llm_fwd_pages_t *pages, uint32_t layer, const llm_stack_t *s, const uint32_t *table,
+         uint32_t pos, const float *k, const float *v)
+{
+    uint8_t *at = pages->base + table[pos / LLM_KV_PAGE] * pages->page_bytes + layer * pages->layer_bytes;
+    for (uint32_t h = 0; h < s->n_kv_heads; h++) {
+        f->k->kv_store(at + h * pages->head_bytes, f->kv_type, s->head_dim, pos % LLM_KV_PAGE, k + h * s->head_dim,
+                       v + h * s->head_dim);
+    }
+}
+
 static void
 head_norm(const llm_fwd_t *f, const llm_norm_t *norm, float *x)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     if (norm->w == NULL) {
         return;
     }
@@ -111,7 +123,7 @@ static void
 kv_row(llm_fwd_t *f, void *ctx, uint32_t row)
 {
     const kv_ctx_t *c = ctx;
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     uint32_t hd = s->head_dim, width = (s->n_heads + 2 * s->n_kv_heads) * hd;
     float *q = f->qkv + (size_t) row * width, *k = q + s->n_heads * hd, *v = k + s->n_kv_heads * hd;
 
@@ -132,10 +144,7 @@ kv_row(llm_fwd_t *f, void *ctx, uint32_t row)
         sp++;
     }
     uint32_t pos = sp->pos0 + row - sp->row0;
-    uint8_t *page = f->kv + sp->table[pos / LLM_KV_PAGE] * f->page_bytes + c->layer * f->layer_bytes;
-    for (uint32_t h = 0; h < s->n_kv_heads; h++) {
-        f->k->kv_store(page + h * f->head_bytes, f->kv_type, hd, pos % LLM_KV_PAGE, k + h * hd, v + h * hd);
-    }
+    store_kv(f, &f->pages, c->layer, s, sp->table, pos, k, v);
 }
 
 /* --------------------------------------------------------------- positions */
@@ -147,7 +156,7 @@ kv_row(llm_fwd_t *f, void *ctx, uint32_t row)
 static void
 rope_dynamic_row(const llm_fwd_t *f, const llm_fwd_seq_t *seq, uint32_t pos, float *dst)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     uint32_t n = s->n_rot, len = pos < seq->n_prompt ? seq->n_prompt : pos + 1;
     double m = s->rope_orig_ctx, base = s->rope_theta;
 
@@ -197,10 +206,26 @@ t5_bucket(const llm_stack_t *s, int32_t rel)
     return base + (b < n - 1 ? b : n - 1);
 }
 
+/* Bias of every distance that differs from its neighbours' bucket: beyond max_distance all are alike. */
+static float *
+rel_table(llm_fwd_t *f, const llm_stack_t *s)
+{
+    f->rel_zero = s->rel_max_distance;
+    f->rel_n = 2 * s->rel_max_distance + 1;
+    float *t = llm_fwd_alloc(s->n_heads, f->rel_n * sizeof(float));
+    for (uint32_t i = 0; t != NULL && i < f->rel_n; i++) {
+        uint32_t b = t5_bucket(s, (int32_t) i - (int32_t) f->rel_zero);
+        for (uint32_t h = 0; h < s->n_heads; h++) {
+            t[(size_t) h * f->rel_n + i] = s->rel_table[(size_t) b * s->n_heads + h];
+        }
+    }
+    return t;
+}
+
 static llm_code_t
 positions_init(llm_fwd_t *f, llm_err_t *err)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = &f->m->dec, *e = &f->m->enc;
 
     if (s->pos == LLM_POS_ROPE) {
         f->rope_of = llm_fwd_alloc(f->max_tokens, sizeof(*f->rope_of));
@@ -215,17 +240,10 @@ positions_init(llm_fwd_t *f, llm_err_t *err)
         }
     }
     if (s->pos == LLM_POS_T5) {
-        f->rel_zero = s->rel_max_distance;
-        f->rel_n = 2 * s->rel_max_distance + 1;
-        f->rel = llm_fwd_alloc(s->n_heads, f->rel_n * sizeof(float));
-        if (f->rel == NULL) {
+        f->dec_rel = rel_table(f, s);
+        f->enc_rel = e->n_layers > 0 ? rel_table(f, e) : NULL;
+        if (f->dec_rel == NULL || (e->n_layers > 0 && f->enc_rel == NULL)) {
             return llm_fail(err, LLM_E_NOMEM, "relative position table: out of memory");
-        }
-        for (uint32_t i = 0; i < f->rel_n; i++) {
-            uint32_t b = t5_bucket(s, (int32_t) i - (int32_t) f->rel_zero);
-            for (uint32_t h = 0; h < s->n_heads; h++) {
-                f->rel[(size_t) h * f->rel_n + i] = s->rel_table[(size_t) b * s->n_heads + h];
-            }
         }
     }
     return LLM_OK;
@@ -236,7 +254,7 @@ positions_init(llm_fwd_t *f, llm_err_t *err)
 static void
 mlp(llm_fwd_t *f, const llm_layer_t *l, float *out)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     llm_act_t act;
 
     if (s->mlp == LLM_MLP_MOE) {
@@ -252,6 +270,13 @@ mlp(llm_fwd_t *f, const llm_layer_t *l, float *out)
     llm_fwd_linear(f, &l->ffn_out, f->ff, f->ff_ld, f->n, true, out, s->d);
 }
 
+/* The tokens of a sequence from `drop` on, at row0. */
+static llm_fwd_span_t
+span_of(const llm_fwd_seq_t *q, uint32_t row0, uint32_t drop)
+{
+    return (llm_fwd_span_t) { row0, q->n - drop, q->pos0 + drop, q->table, q->n_cross, q->cross };
+}
+
 /*
  * In the last layer only the rows that need logits go on once their keys and values are stored. Rows move up in x, h and qkv, and the
  * spans then name just them.
@@ -259,7 +284,7 @@ mlp(llm_fwd_t *f, const llm_layer_t *l, float *out)
 static void
 keep_rows(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     uint32_t width = (s->n_heads + 2 * s->n_kv_heads) * s->head_dim, row = 0, to = 0, n_spans = 0;
 
     for (uint32_t i = 0; i < n_seqs; i++) {
@@ -268,7 +293,7 @@ keep_rows(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
         memmove(f->h + (size_t) to * s->d, f->h + (size_t) from * s->d, (size_t) n * s->d * sizeof(float));
         memmove(f->qkv + (size_t) to * width, f->qkv + (size_t) from * width, (size_t) n * width * sizeof(float));
         if (n > 0) {
-            f->spans[n_spans++] = (llm_fwd_span_t) { to, n, seqs[i].pos0 + drop, seqs[i].table };
+            f->spans[n_spans++] = span_of(&seqs[i], to, drop);
         }
         row += seqs[i].n;
         to += n;
@@ -277,10 +302,37 @@ keep_rows(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
     f->n_spans = n_spans;
 }
 
+/* Cross-attention: y holds the self-attention's output on entry, the cross-attention's on return. */
+static void
+cross(llm_fwd_t *f, uint32_t i)
+{
+    const llm_stack_t *s = f->s;
+    const llm_layer_t *l = &s->layers[i];
+    const llm_norm_t none = { NULL, NULL };
+    bool post = s->topology == LLM_TOPO_POST;
+    uint32_t att = s->n_heads * s->head_dim;
+    llm_act_t act;
+    row_op_t op = { .add = f->y };
+
+    if (post) {
+        op.norm = &l->n1;
+        op.norm_dst = f->x;
+        run_rows(f, &op);
+        op = (row_op_t) { 0 };
+    }
+    op.norm = post ? &none : &l->xn;
+    op.norm_dst = f->h;
+    op.quant = quant_for(f, &l->xq, f->h, s->d, &act);
+    run_rows(f, &op);
+    llm_fwd_linear(f, &l->xq, f->h, s->d, f->n, true, f->qkv, att);
+    llm_fwd_attention(f, i, true, att);
+    llm_fwd_linear(f, &l->xo, f->att, att, f->n, false, f->y, s->d);
+}
+
 static void
 layer(llm_fwd_t *f, uint32_t i, const llm_fwd_seq_t *seqs, uint32_t n_seqs, const float *add, const float *add2)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     const llm_layer_t *l = &s->layers[i];
     uint32_t width = (s->n_heads + 2 * s->n_kv_heads) * s->head_dim, att = s->n_heads * s->head_dim;
     bool post = s->topology == LLM_TOPO_POST, last = i + 1 == s->n_layers;
@@ -307,15 +359,18 @@ layer(llm_fwd_t *f, uint32_t i, const llm_fwd_seq_t *seqs, uint32_t n_seqs, cons
     llm_fwd_linear(f, &l->qkv, f->h, s->d, f->n, true, f->qkv, width);
     kv_ctx_t kv = { .l = l, .layer = i };
     llm_fwd_rows(f, f->n, kv_row, &kv);
-    if (last) {
+    if (last && s == &f->m->dec) {
         keep_rows(f, seqs, n_seqs);
         if (f->n == 0) {
             return;
         }
     }
 
-    llm_fwd_attention(f, i);
+    llm_fwd_attention(f, i, false, width);
     llm_fwd_linear(f, &l->o, f->att, att, f->n, false, f->y, s->d);
+    if (l->xq.n_parts > 0) {
+        cross(f, i);
+    }
 
     switch (s->topology) {
     case LLM_TOPO_PARALLEL:
@@ -326,7 +381,7 @@ layer(llm_fwd_t *f, uint32_t i, const llm_fwd_seq_t *seqs, uint32_t n_seqs, cons
         op = (row_op_t) { .norm_first = &l->n2, .quant = quant_for(f, &l->ffn_in, f->h, s->d, &act) };
         break;
     case LLM_TOPO_POST:
-        op = (row_op_t) { .add = f->y, .norm = &l->n1, .norm_dst = f->x };
+        op = (row_op_t) { .add = f->y, .norm = l->xq.n_parts > 0 ? &l->xn : &l->n1, .norm_dst = f->x };
         run_rows(f, &op);
         op = (row_op_t) { .norm = &none, .norm_dst = f->h, .quant = quant_for(f, &l->ffn_in, f->h, s->d, &act) };
         break;
@@ -346,7 +401,7 @@ layer(llm_fwd_t *f, uint32_t i, const llm_fwd_seq_t *seqs, uint32_t n_seqs, cons
 static void
 embed(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     const llm_mat_t *e = &f->m->embed;
     float *dst = f->wide != NULL && s->proj_in.n_parts > 0 ? f->wide : f->x;
     uint32_t row = 0;
@@ -354,7 +409,8 @@ embed(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
     for (uint32_t i = 0; i < n_seqs; i++) {
         for (uint32_t t = 0; t < seqs[i].n; t++, row++) {
             float *x = dst + (size_t) row * e->cols;
-            llm_mat_row(e, (uint32_t) seqs[i].tokens[t], x);
+            int32_t id = seqs[i].n_cross > 0 && seqs[i].pos0 + t == 0 ? seqs[i].first_id : seqs[i].tokens[t];
+            llm_mat_row(e, (uint32_t) id, x);
             for (uint32_t j = 0; s->emb_scale != 1 && j < e->cols; j++) {
                 x[j] *= s->emb_scale;
             }
@@ -384,15 +440,16 @@ embed(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
     }
 }
 
-void
-llm_fwd_run(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
+/* All layers and the final norm, from embeddings to dst [n][ld of the norm's width]. */
+static void
+run_stack(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs, float *dst)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     bool parallel = s->topology == LLM_TOPO_PARALLEL || s->topology == LLM_TOPO_PARALLEL2;
     uint32_t row = 0;
 
     for (uint32_t i = 0; i < n_seqs; i++) {
-        f->spans[i] = (llm_fwd_span_t) { row, seqs[i].n, seqs[i].pos0, seqs[i].table };
+        f->spans[i] = span_of(&seqs[i], row, 0);
         row += seqs[i].n;
     }
     f->n = row;
@@ -402,7 +459,6 @@ llm_fwd_run(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
     for (uint32_t i = 0; i < s->n_layers; i++) {
         layer(f, i, seqs, n_seqs, i > 0 ? f->y : NULL, i > 0 && parallel ? f->y2 : NULL);
     }
-    f->n_out = f->n;
     if (f->n == 0) {
         return;
     }
@@ -417,10 +473,42 @@ llm_fwd_run(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
         op = (row_op_t) { 0 };
     }
     op.norm = &s->final_norm;
-    op.norm_dst = s->proj_out.n_parts > 0 ? f->h : f->out;
+    op.norm_dst = dst;
     run_rows(f, &op);
+}
+
+void
+llm_fwd_run(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
+{
+    const llm_stack_t *s = &f->m->dec;
+
+    f->s = s;
+    f->pages = f->dec_pages;
+    f->rel = f->dec_rel;
+    run_stack(f, seqs, n_seqs, s->proj_out.n_parts > 0 ? f->h : f->out);
     if (s->proj_out.n_parts > 0) {
         llm_fwd_linear(f, &s->proj_out, f->h, s->d, f->n, false, f->out, f->out_ld);
+    }
+}
+
+void
+llm_fwd_encode(llm_fwd_t *f, const int32_t *tokens, uint32_t n, const uint32_t *table)
+{
+    const llm_stack_t *d = &f->m->dec;
+    llm_fwd_seq_t seq = { .tokens = tokens, .n = n, .table = f->enc_table, .n_rows = n };
+    uint32_t width = 2 * d->n_kv_heads * d->head_dim;
+
+    f->s = &f->m->enc;
+    f->pages = f->enc_pages;
+    f->rel = f->enc_rel;
+    run_stack(f, &seq, 1, f->h);
+
+    for (uint32_t i = 0; i < d->n_layers; i++) {
+        llm_fwd_linear(f, &d->layers[i].xkv, f->h, f->s->d, n, false, f->qkv, width);
+        for (uint32_t pos = 0; pos < n; pos++) {
+            const float *k = f->qkv + (size_t) pos * width;
+            store_kv(f, &f->dec_pages, i, d, table, pos, k, k + width / 2);
+        }
     }
 }
 
@@ -448,18 +536,46 @@ llm_fwd_logits(llm_fwd_t *f, uint32_t row0, uint32_t n)
 
 /* -------------------------------------------------------------------- memory */
 
+static llm_fwd_pages_t
+pages_of(const llm_stack_t *s, llm_kv_type_t type, uint8_t *base)
+{
+    size_t head = llm_kv_head_bytes(type, s->head_dim), layer_bytes = s->n_kv_heads * head;
+    return (llm_fwd_pages_t) { base, s->n_layers * layer_bytes, layer_bytes, head };
+}
+
 size_t
 llm_fwd_page_bytes(const llm_model_t *m, llm_kv_type_t type)
 {
-    const llm_stack_t *s = &m->dec;
-    return (size_t) s->n_layers * s->n_kv_heads * llm_kv_head_bytes(type, s->head_dim);
+    return pages_of(&m->dec, type, NULL).page_bytes;
+}
+
+/* Pages for the encoder's own keys and values, of one input of max_tokens. */
+static llm_code_t
+encoder_init(llm_fwd_t *f, llm_err_t *err)
+{
+    const llm_stack_t *e = &f->m->enc;
+    uint32_t n = (f->max_tokens + LLM_KV_PAGE - 1) / LLM_KV_PAGE;
+
+    if (e->n_layers == 0) {
+        return LLM_OK;
+    }
+    f->enc_pages = pages_of(e, f->kv_type, NULL);
+    f->enc_pages.base = llm_fwd_alloc(n, f->enc_pages.page_bytes);
+    f->enc_table = llm_fwd_alloc(n, sizeof(uint32_t));
+    if (f->enc_pages.base == NULL || f->enc_table == NULL) {
+        return llm_fail(err, LLM_E_NOMEM, "keys and values of the encoder for %u tokens: out of memory", f->max_tokens);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        f->enc_table[i] = i;
+    }
+    return LLM_OK;
 }
 
 llm_code_t
 llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv, llm_kv_type_t kv_type,
             uint32_t max_tokens, uint32_t n_ctx, llm_err_t *err)
 {
-    const llm_stack_t *s = &m->dec;
+    const llm_stack_t *s = &m->dec, *e = &m->enc;
     size_t n = max_tokens;
 
     *out = NULL;
@@ -470,19 +586,19 @@ llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv
     f->m = m;
     f->k = llm_kern();
     f->pool = pool;
-    f->kv = kv;
     f->kv_type = kv_type;
-    f->head_bytes = llm_kv_head_bytes(kv_type, s->head_dim);
-    f->layer_bytes = s->n_kv_heads * f->head_bytes;
-    f->page_bytes = llm_fwd_page_bytes(m, kv_type);
+    f->dec_pages = pages_of(s, kv_type, kv);
+    f->s = s;
     f->max_tokens = max_tokens;
     f->n_ctx = n_ctx;
-    f->ff_ld = s->mlp == LLM_MLP_PLAIN ? s->ff : 2 * s->ff;
     f->out_ld = m->head.cols;
 
-    uint32_t width = (s->n_heads + 2 * s->n_kv_heads) * s->head_dim, att = s->n_heads * s->head_dim;
+    uint32_t ff = LLM_FWD_MAX(m, s->ff, e->ff), att = LLM_FWD_MAX(m, s->n_heads * s->head_dim, e->n_heads * e->head_dim);
+    uint32_t width = LLM_FWD_MAX(m, (s->n_heads + 2 * s->n_kv_heads) * s->head_dim,
+                                 (e->n_heads + 2 * e->n_kv_heads) * e->head_dim);
     uint32_t widest = s->d > att ? s->d : att;
-    widest = widest > s->ff ? widest : s->ff;
+    widest = widest > ff ? widest : ff;
+    f->ff_ld = s->mlp == LLM_MLP_PLAIN && (e->n_layers == 0 || e->mlp == LLM_MLP_PLAIN) ? ff : 2 * ff;
     widest = widest > f->out_ld ? widest : f->out_ld;
     widest = widest > m->embed.cols ? widest : m->embed.cols;
 
@@ -514,6 +630,9 @@ llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv
     }
     if (rc == LLM_OK) {
         rc = llm_fwd_moe_init(f, err);
+    }
+    if (rc == LLM_OK) {
+        rc = encoder_init(f, err);
     }
     if (rc != LLM_OK) {
         llm_fwd_free(f);
@@ -547,6 +666,9 @@ llm_fwd_free(llm_fwd_t *f)
     free(f->rope_long);
     free(f->rope_row);
     free(f->rope_of);
-    free(f->rel);
+    free(f->dec_rel);
+    free(f->enc_rel);
+    free(f->enc_pages.base);
+    free(f->enc_table);
     free(f);
 }

@@ -19,6 +19,11 @@ typedef struct {
     uint32_t        n_prompt;   /* rope_dynamic: length that prompt tokens are rotated for */
     uint32_t        n_planned;  /* longrope: most tokens the sequence may reach */
     uint32_t        n_rows;     /* the last n_rows tokens need logits; 0..n */
+
+    /* decoder of an encoder-decoder; n_cross is 0 otherwise */
+    uint32_t        n_cross;    /* tokens of the encoder's output */
+    const uint32_t *cross;      /* their pages, filled by llm_fwd_encode */
+    int32_t         first_id;   /* the token at position 0, when pos0 is 0; tokens[0] is not read then */
 } llm_fwd_seq_t;
 
 typedef struct llm_fwd llm_fwd_t;
@@ -39,6 +44,12 @@ size_t llm_fwd_page_bytes(const llm_model_t *m, llm_kv_type_t type);
  * turned into logits. Thread: the owner of the pool.
  */
 void llm_fwd_run(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs);
+
+/*
+ * Encoder-decoder models: runs the encoder over all n tokens of an input (n <= max_tokens) and stores the keys and values that
+ * every decoder layer needs of its output in the pages of table. Thread: the owner of the pool.
+ */
+void llm_fwd_encode(llm_fwd_t *f, const int32_t *tokens, uint32_t n, const uint32_t *table);
 
 /* Most rows of one llm_fwd_logits call. */
 #define LLM_FWD_LOGIT_ROWS 64

@@ -9,17 +9,31 @@
 /* Where the tokens of one sequence lie in the row-major scratch arrays. */
 typedef struct {
     uint32_t        row0, n, pos0;
-    const uint32_t *table;
+    const uint32_t *table;          /* pages of its own keys and values */
+    uint32_t        n_cross;        /* decoder of an encoder-decoder: tokens of the encoder's output ... */
+    const uint32_t *cross;          /* ... and the pages of their keys and values */
 } llm_fwd_span_t;
+
+/* Pages as one stack lays them out. */
+typedef struct {
+    uint8_t *base;
+    size_t   page_bytes, layer_bytes, head_bytes;
+} llm_fwd_pages_t;
 
 struct llm_fwd {
     const llm_model_t *m;
     const llm_kern_t  *k;
     llm_pool_t        *pool;
-    uint8_t           *kv;
     llm_kv_type_t      kv_type;
-    size_t             page_bytes, head_bytes, layer_bytes;
     uint32_t           max_tokens, n_ctx;
+    llm_fwd_pages_t    dec_pages;   /* the arena's */
+    llm_fwd_pages_t    enc_pages;   /* scratch: keys and values of the encoder live for one call of llm_fwd_encode */
+    uint32_t          *enc_table;   /* 0, 1, 2, ... */
+
+    /* of the pass that runs now: the decoder's, or for a while the encoder's */
+    const llm_stack_t *s;
+    llm_fwd_pages_t    pages;
+    const float       *rel;         /* T5: [H][rel_n] */
 
     uint32_t           n;           /* rows of the step; shrinks in the last layer */
     uint32_t           n_spans;
@@ -36,23 +50,21 @@ struct llm_fwd {
     uint32_t ff_ld;
     uint8_t *act_buf;               /* int8 form of a linear's input */
     float   *out;                   /* [rows][width of the head's input] after the final norm */
-    uint32_t out_ld, n_out;
+    uint32_t out_ld;
     float   *logits;                /* [LLM_FWD_LOGIT_ROWS][n_vocab] */
 
     float   *rope;                  /* [n_ctx][n_rot]: cosines then sines; NULL unless rotary */
     float   *rope_long;             /* the same with the long factors; NULL unless longrope */
     float   *rope_row;              /* [max_tokens][n_rot]: angles that depend on the sequence (dynamic) */
     const float **rope_of;          /* [max_tokens]: angles of each row */
-    float   *rel;                   /* T5: [H][rel_n] */
+    float   *dec_rel, *enc_rel;     /* T5: [H][rel_n] */
     uint32_t rel_n, rel_zero;
 
     float   *attn_scratch;          /* [threads][attn_scratch_ld] */
     size_t   attn_scratch_ld;
     float   *attn_part;             /* [threads][attn_part_ld]: partials of all key spans of one item */
-    size_t   attn_part_ld, part_floats;
-    uint32_t max_key_spans;
+    size_t   attn_part_ld;
     struct llm_attn_item *items;    /* [max items of a step] */
-    uint32_t max_items;
     float   *split_part;            /* partials when key spans of few items are spread over threads */
     uint32_t max_split;
 
@@ -72,15 +84,22 @@ bool llm_fwd_needs_quant(const llm_fwd_t *f, const llm_lin_t *lin);
 typedef void (*llm_fwd_row_fn)(llm_fwd_t *f, void *ctx, uint32_t row);
 void llm_fwd_rows(llm_fwd_t *f, uint32_t n, llm_fwd_row_fn fn, void *ctx);
 
-/* f->att = attention of layer i for the rows in f->spans; queries are in f->qkv, keys and values in the pages. */
+/*
+ * f->att = attention of a layer for the rows in f->spans over their own keys, or (cross) over the encoder's; queries are in f->qkv
+ * with ld_q floats a row, keys and values in the pages.
+ */
 llm_code_t llm_fwd_attention_init(llm_fwd_t *f, llm_err_t *err);
-void llm_fwd_attention(llm_fwd_t *f, uint32_t layer);
+void llm_fwd_attention(llm_fwd_t *f, uint32_t layer, bool cross, size_t ld_q);
 void llm_fwd_attention_free(llm_fwd_t *f);
 
 /* f->y2 = mixture of experts of f->h. */
 llm_code_t llm_fwd_moe_init(llm_fwd_t *f, llm_err_t *err);
 void llm_fwd_moe(llm_fwd_t *f, const llm_layer_t *l);
 void llm_fwd_moe_free(llm_fwd_t *f);
+
+/* The larger of a number of the decoder and the encoder stack. */
+#define LLM_FWD_MAX(m, expr_dec, expr_enc) \
+    ((m)->enc.n_layers > 0 && (expr_enc) > (expr_dec) ? (expr_enc) : (expr_dec))
 
 /* 64-byte aligned, not initialised (pages stay untouched until used); NULL on failure or overflow. Freed with free(). */
 void *llm_fwd_alloc(size_t n, size_t size);

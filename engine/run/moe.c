@@ -47,7 +47,7 @@ static void
 choose(llm_fwd_t *f, void *ctx, uint32_t row)
 {
     (void) ctx;
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     float *p = f->router + (size_t) row * s->n_experts, sum = 0;
     float log_sum, max = f->k->log_sum_exp(p, s->n_experts, &log_sum);
 
@@ -79,7 +79,7 @@ glu_row(llm_fwd_t *f, void *ctx, uint32_t row)
 void
 llm_fwd_moe(llm_fwd_t *f, const llm_layer_t *l)
 {
-    const llm_stack_t *s = &f->m->dec;
+    const llm_stack_t *s = f->s;
     glu_ctx_t glu = { .F = s->ff, .act = s->act };
 
     llm_fwd_linear(f, &l->router, f->h, s->d, f->n, false, f->router, s->n_experts);

@@ -30,7 +30,14 @@ typedef struct {
     uint32_t    n_step;         /* tokens in this step */
     uint32_t    row0, n_rows;   /* its logits rows in this step */
     bool        no_share;       /* prompt log-probabilities: every position needs its own pass */
+    bool        encode;         /* this step runs the encoder over its prompt */
 } seq_t;
+
+/*
+ * Encoder-decoder models: the prompt is the encoder's input and takes the first pages of the table (keys and values of the
+ * encoder's output for the decoder). The decoder's own sequence begins with one more token, decoder_start, so
+ * the sequence has n_tokens + 1 tokens to compute, of which the first n_prompt are computed at once by the encoder.
+ */
 
 struct llm_sched {
     const llm_model_t *m;
@@ -101,6 +108,36 @@ seq_finish(llm_sched_t *s, uint32_t i, llm_finish_t why)
     seq_drop(s, i);
 }
 
+static bool
+is_encdec(const llm_sched_t *s)
+{
+    return s->m->enc.n_layers > 0;
+}
+
+/* Tokens to compute before the next one can be sampled. */
+static uint32_t
+seq_target(const llm_sched_t *s, const seq_t *q)
+{
+    return q->n_tokens + is_encdec(s);
+}
+
+static uint32_t
+cross_pages(const llm_sched_t *s, const seq_t *q)
+{
+    return is_encdec(s) ? (q->slot->n_prompt + LLM_KV_PAGE - 1) / LLM_KV_PAGE : 0;
+}
+
+/* Tokens that the sequence's pages have room for. */
+static uint32_t
+seq_capacity(const llm_sched_t *s, const seq_t *q)
+{
+    uint32_t n = atomic_load_explicit(&q->slot->n_pages, memory_order_acquire), nx = cross_pages(s, q);
+    if (nx == 0) {
+        return n * LLM_KV_PAGE;
+    }
+    return n < nx ? 0 : q->slot->n_prompt + (n - nx) * LLM_KV_PAGE;
+}
+
 /* Whether the record as published is complete; also true after a takeover between the last token and DONE. */
 static llm_finish_t
 seq_ended(const llm_sched_t *s, const seq_t *q)
@@ -138,7 +175,7 @@ seq_start(llm_sched_t *s, llm_slot_t *slot)
     uint64_t seed = llm_kv_seed(s->kv, seq_salt(s, slot));
 
     *q = (seq_t) { .slot = slot, .chain = seed, .n_tokens = n, .no_share = slot->prompt_logprobs };
-    if (!q->no_share || n > slot->n_prompt) {
+    if (!is_encdec(s) && (!q->no_share || n > slot->n_prompt)) {
         /* the last token must be computed: its logits are wanted */
         q->n_past = llm_kv_match(s->kv, slot, llm_slot_tokens(slot), n - 1, seed, &q->chain);
         q->n_chained = q->n_past;
@@ -157,14 +194,13 @@ seq_adopt(llm_sched_t *s, llm_slot_t *slot)
 {
     seq_t *q = &s->seqs[s->n_seqs++];
     uint64_t p = atomic_load_explicit(&slot->progress, memory_order_acquire);
-    uint32_t room = atomic_load_explicit(&slot->n_pages, memory_order_acquire) * LLM_KV_PAGE;
 
     *q = (seq_t) { .slot = slot, .chain = llm_kv_seed(s->kv, seq_salt(s, slot)), .n_tokens = (uint32_t) p,
                    .n_past = (uint32_t) (p >> 32), .no_share = slot->prompt_logprobs };
-    if (q->n_past > room) {
-        q->n_past = room;       /* killed while it gave pages back */
+    if (q->n_past > seq_capacity(s, q)) {
+        q->n_past = seq_capacity(s, q);     /* killed while it gave pages back */
     }
-    while (q->n_past - q->n_chained >= LLM_KV_PAGE) {
+    while (!is_encdec(s) && q->n_past - q->n_chained >= LLM_KV_PAGE) {
         q->chain = llm_kv_hash(s->kv, q->chain, llm_slot_tokens(slot) + q->n_chained);
         q->n_chained += LLM_KV_PAGE;
     }
@@ -230,7 +266,7 @@ static bool
 has_room(const llm_sched_t *s, llm_slot_t *slot)
 {
     uint32_t n = (uint32_t) atomic_load_explicit(&slot->progress, memory_order_relaxed);
-    uint32_t need = (n + LLM_KV_PAGE) / LLM_KV_PAGE;
+    uint32_t need = (n + LLM_KV_PAGE) / LLM_KV_PAGE + is_encdec(s);
     return s->n_seqs == 0 || llm_kv_n_free(s->kv) + llm_kv_n_cached(s->kv) >= need + s->n_seqs;
 }
 
@@ -257,7 +293,7 @@ make_room(llm_sched_t *s, uint32_t i, uint32_t n)
 {
     seq_t *q = &s->seqs[i];
     for (;;) {
-        uint32_t room = atomic_load_explicit(&q->slot->n_pages, memory_order_relaxed) * LLM_KV_PAGE - q->n_past;
+        uint32_t capacity = seq_capacity(s, q), room = capacity > q->n_past ? capacity - q->n_past : 0;
         if (room >= n) {
             return n;
         }
@@ -276,14 +312,22 @@ static void
 batch_add(llm_sched_t *s, uint32_t i, uint32_t n)
 {
     seq_t *q = &s->seqs[i];
-    bool complete = q->n_past + n == q->n_tokens;
+    llm_slot_t *slot = q->slot;
+    uint32_t nx = cross_pages(s, q), first = nx > 0 ? slot->n_prompt : 0;
+    bool complete = q->n_past + n == seq_target(s, q);
 
     q->n_step = n;
-    q->n_rows = q->no_share && q->n_past < q->slot->n_prompt ? n : complete && q->slot->max_new > 0 ? 1 : 0;
+    q->n_rows = complete && slot->max_new > 0 ? 1 : 0;
+    if (nx == 0 && q->no_share && q->n_past < slot->n_prompt) {
+        q->n_rows = n;
+    }
     s->who[s->n_batch] = i;
     s->batch[s->n_batch++] = (llm_fwd_seq_t) {
-        .tokens = llm_slot_tokens(q->slot) + q->n_past, .n = n, .pos0 = q->n_past, .table = llm_slot_table(s->sh, q->slot),
-        .n_prompt = q->slot->n_prompt, .n_planned = q->slot->n_prompt + q->slot->max_new, .n_rows = q->n_rows,
+        /* behind an encoder the token at position p of the decoder is the output token p - 1 */
+        .tokens = llm_slot_tokens(slot) + q->n_past - (nx > 0), .n = n, .pos0 = q->n_past - first,
+        .table = llm_slot_table(s->sh, slot) + nx, .n_prompt = slot->n_prompt,
+        .n_planned = slot->n_prompt + slot->max_new, .n_rows = q->n_rows,
+        .n_cross = first, .cross = llm_slot_table(s->sh, slot), .first_id = s->m->decoder_start_id,
     };
 }
 
@@ -298,7 +342,8 @@ compose(llm_sched_t *s)
     s->n_batch = 0;
     for (uint32_t i = 0; i < s->n_seqs; i++) {
         s->seqs[i].n_step = 0;
-        n_single += s->seqs[i].n_tokens - s->seqs[i].n_past == 1;
+        s->seqs[i].encode = false;
+        n_single += seq_target(s, &s->seqs[i]) - s->seqs[i].n_past == 1;
     }
 
     uint64_t target_ns = n_single > 0 ? STREAM_NS : ALONE_NS;
@@ -312,7 +357,13 @@ compose(llm_sched_t *s)
 
     for (uint32_t i = 0; i < s->n_seqs; i++) {
         seq_t *q = &s->seqs[i];
-        uint32_t pending = q->n_tokens - q->n_past, n = pending == 1 ? 1 : pending < budget ? pending : budget;
+        if (is_encdec(s) && q->n_past < q->slot->n_prompt) {
+            q->encode = make_room(s, i, q->slot->n_prompt - q->n_past) == q->slot->n_prompt - q->n_past;
+            q->n_step = q->encode ? q->slot->n_prompt - q->n_past : 0;
+            total += q->n_step;
+            continue;
+        }
+        uint32_t pending = seq_target(s, q) - q->n_past, n = pending == 1 ? 1 : pending < budget ? pending : budget;
         if (n > 0) {
             n = make_room(s, i, n);
         }
@@ -333,6 +384,20 @@ typedef struct {
     uint32_t     row0, n;
 } sample_ctx_t;
 
+/* BART: the model's settings may force the first token and the last possible one; free runs (ignore_eos) are not forced. */
+static int32_t
+forced(const llm_sched_t *s, const llm_slot_t *slot, uint32_t pos, int32_t id)
+{
+    uint32_t i_new = pos - slot->n_prompt;
+    if (slot->sampling.ignore_eos || id < 0) {
+        return id;
+    }
+    if (s->m->forced_bos_id >= 0 && i_new == 0) {
+        return s->m->forced_bos_id;
+    }
+    return s->m->forced_eos_id >= 0 && i_new + 1 == slot->max_new ? s->m->forced_eos_id : id;
+}
+
 /* Row r of the step: the log-probability of a prompt token, or a new token. Writes into the record; nothing is visible yet. */
 static void
 sample_row(void *ctx, uint32_t i_chunk, uint32_t i_thread)
@@ -347,7 +412,8 @@ sample_row(void *ctx, uint32_t i_chunk, uint32_t i_thread)
     seq_t *q = &s->seqs[s->who[b]];
     llm_slot_t *slot = q->slot;
     int32_t *tokens = llm_slot_tokens(slot);
-    uint32_t pos = q->n_past + q->n_step - q->n_rows + row - q->row0 + 1;    /* the position that this row predicts */
+    uint32_t pos = q->n_past + q->n_step - q->n_rows + row - q->row0 + 1
+                   - is_encdec(s);      /* the token that this row predicts */
     const float *logits = c->logits + (size_t) i_chunk * s->m->head.rows;
     llm_sample_out_t out = { .top = llm_slot_top(s->sh, slot, pos < s->sh->n_ctx ? pos : 0) };
 
@@ -363,7 +429,7 @@ sample_row(void *ctx, uint32_t i_chunk, uint32_t i_thread)
             .n_banned = early ? s->n_eos : 0, .n_top = slot->n_top, .top_raw = slot->top_raw, .top_cap = s->sh->top_stride,
         };
         llm_sample(s->samplers[i_thread], logits, &in, &out);
-        tokens[pos] = out.id;
+        tokens[pos] = out.id = forced(s, slot, pos, out.id);
     }
     llm_slot_logprob(s->sh, slot)[pos] = out.logprob;
     llm_slot_raw(s->sh, slot)[pos] = out.raw_logprob;
@@ -404,6 +470,23 @@ publish_pages(llm_sched_t *s, seq_t *q)
     }
 }
 
+/* Runs the encoder for the sequences that came to it; returns the number of tokens. */
+static uint32_t
+encode_all(llm_sched_t *s)
+{
+    uint32_t total = 0;
+    for (uint32_t i = 0; i < s->n_seqs; i++) {
+        seq_t *q = &s->seqs[i];
+        if (q->encode) {
+            llm_fwd_encode(s->fwd, llm_slot_tokens(q->slot), q->slot->n_prompt, llm_slot_table(s->sh, q->slot));
+            q->n_past = q->slot->n_prompt;
+            total += q->n_past;
+            atomic_store_explicit(&q->slot->progress, llm_progress(q->n_tokens, q->n_past), memory_order_release);
+        }
+    }
+    return total;
+}
+
 /* Makes the step visible: one store for each sequence. */
 static void
 publish(llm_sched_t *s, uint64_t now)
@@ -414,7 +497,7 @@ publish(llm_sched_t *s, uint64_t now)
         uint32_t before = q->n_tokens;
 
         q->n_past += q->n_step;
-        if (q->n_past == q->n_tokens && slot->max_new > 0) {
+        if (q->n_past == seq_target(s, q) && slot->max_new > 0) {
             if (llm_slot_tokens(slot)[q->n_tokens] < 0) {
                 continue;       /* no token: ended below */
             }
@@ -426,7 +509,9 @@ publish(llm_sched_t *s, uint64_t now)
             atomic_store_explicit(&slot->last_ns, now, memory_order_relaxed);
         }
         atomic_store_explicit(&slot->progress, llm_progress(q->n_tokens, q->n_past), memory_order_release);
-        publish_pages(s, q);
+        if (!is_encdec(s)) {
+            publish_pages(s, q);
+        }
         if (q->n_tokens > before) {
             wake_owner(s, slot);
         }
@@ -438,7 +523,7 @@ finish_ended(llm_sched_t *s)
 {
     for (uint32_t i = s->n_seqs; i-- > 0;) {
         seq_t *q = &s->seqs[i];
-        if (q->n_past == q->n_tokens && q->slot->max_new > 0) {
+        if (q->n_past == seq_target(s, q) && q->slot->max_new > 0) {
             seq_finish(s, i, LLM_FINISH_ERROR);
             continue;
         }
@@ -467,8 +552,11 @@ llm_sched_step(llm_sched_t *s)
     }
 
     uint64_t t0 = now_ns();
-    llm_fwd_run(s->fwd, s->batch, s->n_batch);
-    sample_all(s);
+    n_prefill += encode_all(s);
+    if (s->n_batch > 0) {
+        llm_fwd_run(s->fwd, s->batch, s->n_batch);
+        sample_all(s);
+    }
     uint64_t t1 = now_ns();
 
     count(&s->stats->n_steps, 1);
@@ -568,7 +656,9 @@ llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_sha
         rc = llm_kv_new(&s->kv, shared, err);
     }
     if (rc == LLM_OK) {
-        rc = llm_fwd_new(&s->fwd, m, pool, shared->kv, kv_type, LLM_SCHED_MAX_TOKENS, shared->n_ctx, err);
+        /* an encoder takes its whole input in one step */
+        uint32_t max_tokens = m->enc.n_layers > 0 && shared->n_ctx > LLM_SCHED_MAX_TOKENS ? shared->n_ctx : LLM_SCHED_MAX_TOKENS;
+        rc = llm_fwd_new(&s->fwd, m, pool, shared->kv, kv_type, max_tokens, shared->n_ctx, err);
     }
     if (rc != LLM_OK) {
         llm_sched_free(s);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define MAX_CTX   (1u << 20)
+#define MAX_CTX_ENCODER 4096u       /* an encoder takes its whole input in one step */
 #define MAX_SLOTS 4096u
 #define MAX_PARALLEL 256u
 #define MAX_TOP   256u
@@ -63,6 +64,13 @@ in_range(const char *what, uint32_t v, uint32_t lo, uint32_t hi, llm_err_t *err)
     return LLM_OK;
 }
 
+/* Most pages of one sequence. Behind an encoder there are two parts and one more token (run/sched.c). */
+static uint32_t
+table_pages(const llm_model_t *m, uint32_t n_ctx)
+{
+    return (n_ctx + LLM_KV_PAGE - 1) / LLM_KV_PAGE + (m->enc.n_layers > 0 ? 2 : 0);
+}
+
 /* Replaces zeros by defaults and checks the rest. */
 static llm_code_t
 resolve(llm_engine_conf_t *c, const llm_model_t *m, llm_err_t *err)
@@ -105,8 +113,12 @@ resolve(llm_engine_conf_t *c, const llm_model_t *m, llm_err_t *err)
         return llm_fail(err, LLM_E_ARG, "unknown type of the KV cache: %d", (int) c->kv_type);
     }
 
+    if (m->enc.n_layers > 0 && c->n_ctx > MAX_CTX_ENCODER) {
+        return llm_fail(err, LLM_E_ARG, "context %u: encoder-decoder models run with at most %u", c->n_ctx, MAX_CTX_ENCODER);
+    }
+
     uint64_t page = llm_fwd_page_bytes(m, c->kv_type);
-    uint64_t one = ((uint64_t) c->n_ctx + LLM_KV_PAGE - 1) / LLM_KV_PAGE * page;
+    uint64_t one = (uint64_t) table_pages(m, c->n_ctx) * page;
     if (c->kv_bytes == 0) {
         c->kv_bytes = 4 * one;
     }
@@ -142,7 +154,7 @@ layout(llm_arena_t *a, const llm_model_t *m)
     const size_t page = 4096;
     a->page_bytes = llm_fwd_page_bytes(m, a->conf.kv_type);
     a->n_pages = (uint32_t) (a->conf.kv_bytes / a->page_bytes);
-    a->n_table = (a->conf.n_ctx + LLM_KV_PAGE - 1) / LLM_KV_PAGE + 1;
+    a->n_table = table_pages(m, a->conf.n_ctx);
     a->top_stride = a->conf.max_top + LLM_TOP_EXTRA;
     a->slot_bytes = llm_slot_bytes(a->conf.n_ctx, a->n_table, a->top_stride);
     a->slots_off = (sizeof(*a) + page - 1) & ~(page - 1);
