@@ -4,7 +4,7 @@
 #   make SAN=1              the same in build-san/ with the address and undefined-behaviour sanitizers
 #   make tests              the engine's test programs, build/t/*.t
 #   make lint               layering, sizes, forms, luacheck
-#   make static NGINX_SRC=dir     nginx with the module linked in, from an nginx source tree (configure && make there)
+#   make static NGINX_SRC=dir     build/static/nginx: nginx from its sources in dir with the module linked in
 #   make install            copies the module to nginx's modules folder (DESTDIR is honoured)
 #   make clean
 #
@@ -15,6 +15,7 @@ MAKEFLAGS += --no-print-directory
 ROOT   := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 BUILD  ?= $(ROOT)/build$(if $(SAN),-san)
 NGX    := $(BUILD)/nginx
+STATIC := $(BUILD)/static
 MODULE := ngx_http_llm_module.so
 
 # headers, configure script and flags of the distribution's binary (Debian: nginx-dev)
@@ -65,10 +66,18 @@ tests: module
 lint:
 	@cd $(ROOT) && prove t/build/lint.t
 
-static:
-	@test -e "$(NGINX_SRC)/auto/configure" || { echo "make static NGINX_SRC=folder of nginx's sources" >&2; exit 1; }
-	cd $(NGINX_SRC) && LLM_BUILD=$(BUILD) ./auto/configure --with-compat --with-threads --with-http_ssl_module \
-	    --with-http_v2_module --add-module=$(ROOT) --builddir=$(BUILD)/static && $(MAKE) -f $(BUILD)/static/Makefile
+static: $(STATIC)/.configured-$(KEY)
+	@$(MAKE) -C $(NGINX_SRC) -f $(STATIC)/Makefile
+
+$(STATIC)/.configured-$(KEY):
+	@test -d "$(NGINX_SRC)/auto" || { echo "make static NGINX_SRC=folder of nginx's sources" >&2; exit 1; }
+	@rm -rf $(STATIC) && mkdir -p $(STATIC)
+	@cd $(NGINX_SRC) && $$(test -x configure && echo ./configure || echo auto/configure) \
+	    --with-cc="$(CC)" --with-cc-opt="$(CC_OPT) $(if $(SAN),-DNGX_DEBUG_PALLOC)" --with-ld-opt="$(LD_OPT)" \
+	    --with-debug --with-compat --with-threads --with-http_ssl_module --with-http_v2_module \
+	    --add-module=$(ROOT) --builddir=$(STATIC) > $(STATIC)/configure.log 2>&1 \
+	    || { tail -n 20 $(STATIC)/configure.log >&2; exit 1; }
+	@touch $@
 
 install: module
 	install -D -m 644 $(BUILD)/$(MODULE) $(DESTDIR)$(NGINX_MODULES)/$(MODULE)

@@ -133,3 +133,21 @@ need_model() {
     step model "Fetching the default model, SmolLM2-135M-Instruct (93 MB)" fetch_model
     STEP_HINT=
 }
+
+# Sources of the installed nginx version from Debian's archive, for a static build; prints their folder.
+nginx_source() {
+    local dir=$CACHE/nginx-src version apt
+    version=$(PATH=$PATH:/usr/sbin nginx -v 2>&1 | sed 's|.*nginx/\([0-9.]*\).*|\1|')
+    if [ ! -d "$dir/nginx-$version" ]; then
+        rm -rf "$dir" && mkdir -p "$dir/lists/partial" "$dir/parts" || return 1
+        cat /etc/apt/sources.list.d/debian.sources 2> /dev/null \
+            | sed 's/^Types:.*/Types: deb-src/' > "$dir/parts/src.sources"
+        sed -n 's/^deb /deb-src /p' /etc/apt/sources.list > "$dir/parts/src.list" 2> /dev/null
+        apt="apt-get -q -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=$dir/parts"
+        apt="$apt -o Dir::State::lists=$dir/lists -o APT::Sandbox::User=root"
+        # shellcheck disable=SC2086 # words
+        (cd "$dir" && $apt update && $apt source --download-only --tar-only nginx; tar xf nginx_"$version".orig.tar.*) \
+            > "$LOGS/nginx-src.log" 2>&1 || return 1
+    fi
+    echo "$dir/nginx-$version"
+}
