@@ -1,0 +1,240 @@
+/*
+ * common.c - options, texts, and the session that the generating subcommands share.
+ */
+#include "tools/tools.h"
+
+#include <errno.h>
+#include <math.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_TEXT ((size_t) 64 << 20)
+
+int
+tool_failed(const char *command, const llm_err_t *err)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", command, err->msg);
+    return TOOL_FAILED;
+}
+
+int
+tool_usage(const char *command, const char *fmt, ...)
+{
+    va_list args;
+    fprintf(stderr, "%s: ", command);
+    va_start(args, fmt);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fprintf(stderr, "\nTry '%s --help'.\n", command);
+    return TOOL_USAGE;
+}
+
+bool
+tool_u64(const char *command, const char *option, const char *text, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0) {
+        tool_usage(command, "%s wants a whole number, not \"%s\"", option, text);
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+bool
+tool_u32(const char *command, const char *option, const char *text, uint32_t min, uint32_t max,
+         uint32_t *out)
+{
+    uint64_t v;
+    if (!tool_u64(command, option, text, &v)) {
+        return false;
+    }
+    if (v < min || v > max) {
+        tool_usage(command, "%s must be %u to %u, not %s", option, min, max, text);
+        return false;
+    }
+    *out = (uint32_t) v;
+    return true;
+}
+
+bool
+tool_float(const char *command, const char *option, const char *text, float min, float max,
+           float *out)
+{
+    char *end;
+    float v = strtof(text, &end);
+    if (end == text || *end != '\0' || !(v >= min && v <= max)) {
+        tool_usage(command, "%s must be a number from %g to %g, not \"%s\"", option, (double) min,
+                   (double) max, text);
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+bool
+tool_list(const char *command, const char *option, const char *text, uint32_t **out, uint32_t *n)
+{
+    size_t cap = 1;
+    for (const char *p = text; *p != '\0'; p++) {
+        cap += *p == ',';
+    }
+    uint32_t *list = malloc(cap * sizeof(*list)), count = 0;
+    for (const char *p = text; list != NULL && count < cap;) {
+        char *end;
+        errno = 0;
+        unsigned long v = strtoul(p, &end, 10);
+        if (*p < '0' || *p > '9' || (*end != ',' && *end != '\0') || errno != 0 || v > INT32_MAX) {
+            break;
+        }
+        list[count++] = (uint32_t) v;
+        if (*end == '\0') {
+            *out = list;
+            *n = count;
+            return true;
+        }
+        p = end + 1;
+    }
+    free(list);
+    tool_usage(command, "%s wants whole numbers with commas between them, not \"%s\"", option,
+               text);
+    return false;
+}
+
+bool
+tool_kv_type(const char *command, const char *text, llm_kv_type_t *out)
+{
+    if (strcmp(text, "f16") == 0) {
+        *out = LLM_KV_F16;
+    } else if (strcmp(text, "f32") == 0) {
+        *out = LLM_KV_F32;
+    } else {
+        tool_usage(command, "--kv must be f16 or f32, not \"%s\"", text);
+        return false;
+    }
+    return true;
+}
+
+llm_code_t
+tool_read_text(const char *path, char **out, size_t *len, llm_err_t *err)
+{
+    FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
+    char *text = NULL;
+    size_t n = 0, cap = 0, got = 1;
+    if (f == NULL) {
+        return llm_fail(err, LLM_E_IO, "%s: %s", path, strerror(errno));
+    }
+    while (got > 0 && n <= MAX_TEXT) {
+        if (cap - n < 2) {
+            cap = cap ? cap * 2 : 64 << 10;
+            char *more = realloc(text, cap);
+            if (more == NULL) {
+                n = MAX_TEXT + 1;
+                break;
+            }
+            text = more;
+        }
+        got = fread(text + n, 1, cap - n - 1, f);
+        n += got;
+    }
+    bool failed = ferror(f) != 0;
+    int why = errno;
+    if (f != stdin) {
+        fclose(f);
+    }
+    if (failed || n > MAX_TEXT) {
+        free(text);
+        return failed ? llm_fail(err, LLM_E_IO, "%s: %s", path, strerror(why))
+                      : llm_fail(err, LLM_E_ARG, "%s: longer than %zu bytes, or no memory for it",
+                                 path, MAX_TEXT);
+    }
+    text[n] = '\0';
+    *out = text;
+    *len = n;
+    return LLM_OK;
+}
+
+const char *
+tool_bytes(char *buf, double bytes)
+{
+    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
+    size_t u = 0;
+    while (bytes >= 1024 && u < 4) {
+        bytes /= 1024;
+        u++;
+    }
+    snprintf(buf, 32, "%.*f %s", u == 0 || bytes >= 100 ? 0 : 1, bytes, units[u]);
+    return buf;
+}
+
+/* ----------------------------------------------------------------- session */
+
+static void
+show_progress(void *ctx, size_t done, size_t total)
+{
+    int *shown = ctx, percent = total > 0 ? (int) (100.0 * (double) done / (double) total) : 100;
+    if (percent != *shown) {
+        *shown = percent;
+        fprintf(stderr, "\rloading %3d %%%s", percent, percent == 100 ? "\r             \r" : "");
+    }
+}
+
+llm_code_t
+tool_session_open(tool_session_t *s, const char *path, const llm_engine_conf_t *conf,
+                  llm_err_t *err)
+{
+    int shown = -1;
+    llm_model_conf_t model = { .weights = path };
+    *s = (tool_session_t) { .wake_fd = -1 };
+    if (isatty(STDERR_FILENO)) {
+        model.progress = show_progress;
+        model.progress_ctx = &shown;
+    }
+    llm_code_t rc = llm_model_open(&s->model, &model, err);
+    if (rc == LLM_OK) {
+        llm_engine_conf_t c = *conf;
+        uint32_t trained = llm_model_info(s->model)->n_ctx_train;
+        if (c.n_ctx == 0) {
+            c.n_ctx = trained < TOOL_DEFAULT_CTX ? trained : TOOL_DEFAULT_CTX;
+        }
+        rc = llm_engine_new(&s->engine, s->model, &c, err);
+    }
+    if (rc == LLM_OK) {
+        rc = llm_engine_join(s->engine, &s->wake_fd, err);
+        if (rc == LLM_OK) {
+            return LLM_OK;
+        }
+        llm_engine_free(s->engine);
+    }
+    llm_model_close(s->model);
+    *s = (tool_session_t) { .wake_fd = -1 };
+    return rc;
+}
+
+void
+tool_session_close(tool_session_t *s)
+{
+    if (s->engine != NULL) {
+        llm_engine_leave(s->engine);
+        llm_engine_free(s->engine);
+    }
+    llm_model_close(s->model);
+    *s = (tool_session_t) { .wake_fd = -1 };
+}
+
+void
+tool_session_wait(const tool_session_t *s)
+{
+    struct pollfd fd = { .fd = s->wake_fd, .events = POLLIN };
+    uint64_t count;
+    if (poll(&fd, 1, 1000) == 1 && read(s->wake_fd, &count, sizeof(count)) < 0) {
+        return;     /* somebody else took the event: the caller polls its jobs anyway */
+    }
+}

@@ -1,0 +1,64 @@
+/*
+ * tools.h - what the subcommands of the `llm` program share. Only the program may print and exit;
+ * the library may not.
+ *
+ * Results go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
+ */
+#ifndef LLM_TOOLS_H
+#define LLM_TOOLS_H
+
+#include "llm.h"
+
+enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
+
+/* argv[0] is "llm <name>". */
+int tool_bench(int argc, char **argv);
+int tool_inspect(int argc, char **argv);
+int tool_logprobs(int argc, char **argv);
+int tool_run(int argc, char **argv);
+int tool_tokenize(int argc, char **argv);
+
+/*
+ * "llm run: <message>" on stderr; return TOOL_FAILED and TOOL_USAGE. The second adds where to find
+ * help.
+ */
+int tool_failed(const char *command, const llm_err_t *err);
+int tool_usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Numbers of options within [min, max]; false after a message on stderr. */
+bool tool_u32(const char *command, const char *option, const char *text, uint32_t min, uint32_t max,
+              uint32_t *out);
+bool tool_u64(const char *command, const char *option, const char *text, uint64_t *out);
+bool tool_float(const char *command, const char *option, const char *text, float min, float max,
+                float *out);
+/* "1,2,3" into a fresh array of at least one number. */
+bool tool_list(const char *command, const char *option, const char *text, uint32_t **out,
+               uint32_t *n);
+bool tool_kv_type(const char *command, const char *text, llm_kv_type_t *out);
+
+/* The whole of stdin (path "-") or of a file, malloc'ed and NUL-terminated. */
+llm_code_t tool_read_text(const char *path, char **out, size_t *len, llm_err_t *err);
+
+/* "1.5 GiB"; buf holds at least 32 bytes and is returned. */
+const char *tool_bytes(char *buf, double bytes);
+
+/* A model with an engine that this process leads. */
+typedef struct {
+    llm_model_t  *model;
+    llm_engine_t *engine;
+    int           wake_fd;
+} tool_session_t;
+
+/*
+ * Opens both; loading shows on stderr when that is a terminal. On failure nothing stays open.
+ * conf->n_ctx == 0: the context of the model, but at most TOOL_DEFAULT_CTX, so that the cache
+ * stays small.
+ */
+#define TOOL_DEFAULT_CTX 8192
+llm_code_t tool_session_open(tool_session_t *s, const char *path, const llm_engine_conf_t *conf,
+                             llm_err_t *err);
+void tool_session_close(tool_session_t *s);
+/* Sleeps until a job has made progress, or a second has passed. */
+void tool_session_wait(const tool_session_t *s);
+
+#endif
