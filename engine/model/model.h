@@ -14,7 +14,9 @@
 #define LLM_MODEL_H
 
 #include "tensor/kern.h"
-#include "text/tok.h"
+
+/* The tokenizer (text/tok.h), opened with the model in text/open.c; nothing in this layer looks inside. */
+typedef struct llm_tok llm_tok_t;
 
 typedef enum { LLM_NORM_RMS, LLM_NORM_LAYER } llm_norm_kind_t;
 typedef enum {

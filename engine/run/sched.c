@@ -12,6 +12,7 @@
 #include "sched.h"
 #include "forward.h"
 #include "sample.h"
+#include "text/tok.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /*
- * model/bind.c, hparam.c, rope.c, repack.c, model.c: every supported fixture binds with the
+ * model/bind.c, hparam.c, rope.c, repack.c and text/open.c: every supported fixture binds with the
  * settings its file was made with and keeps its weights bit for bit; files with something missing,
  * misshapen or out of range are refused by name.
  *

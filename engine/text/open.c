@@ -1,9 +1,12 @@
 /*
- * model.c - opening and closing a model, what it says about itself, and the tokenizer functions of
+ * open.c - opening and closing a model, what it says about itself, and the tokenizer functions of
  * the public interface.
+ *
+ * Stands in this layer because it joins the weights of model/ with a tokenizer.
  */
-#include "model/bind.h"
 #include "base/unicode.h"
+#include "model/bind.h"
+#include "text/tok.h"
 
 #include <stdlib.h>
 #include <string.h>
