@@ -97,7 +97,7 @@ check_fast(const char *name)
         return;
     }
     const json_t *cases = json_object_get(want, "cases");
-    double sum = 0;
+    double sum = 0, squares = 0;
     uint32_t n = 0;
     static result_t r;
     for (size_t i = 0; i < json_array_size(cases); i++) {
@@ -110,16 +110,42 @@ check_fast(const char *name)
             break;
         }
         for (uint32_t t = 1; t < job.n_tokens; t++) {
-            sum += r.logprob[t] - json_number_value(json_array_get(lp, t));
+            double d = r.logprob[t] - json_number_value(json_array_get(lp, t));
+            sum += d;
+            squares += d * d;
             n++;
         }
     }
-    /* rounding errors have no direction: their mean over hundreds of tokens is far below one token's 0.1 to 1 (models.md 12) */
-    char label[600];
-    snprintf(label, sizeof(label), "%s, int8 activations: mean log-probability over %u tokens", name, n);
-    near(n ? sum / n : INFINITY, 0, 0.05, label);
+    /*
+     * Rounding moves these random models by 0.1 to 1 for one token (models.md 12) and in no direction: the mean of n errors stays
+     * within four standard errors (one in 16000 by chance; the fixtures are fixed), where a wrong kernel shifts it.
+     */
+    double sd = n ? sqrt(squares / n) : INFINITY;
+    ok(sd < 1, "%s, int8 activations: log-probabilities of %u tokens differ by %.3f (rms)", name, n, sd);
+    near(n ? sum / n : INFINITY, 0, 4 * sd / sqrt(n), "in no direction");
     rig_close(&rig);
     json_decref(want);
+}
+
+/* Architectures that this version refuses; README lists them. */
+static const char *const refused[] = { "flan_t5-Q8_0", "t5-Q8_0" };
+
+static int
+check_refused(const char *name)
+{
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        if (strcmp(name, refused[i]) == 0) {
+            char path[512];
+            llm_err_t err = { 0 };
+            llm_model_t *m;
+            snprintf(path, sizeof(path), GGUF_DIR "%s.gguf", name);
+            llm_model_conf_t mc = { .weights = path, .check_only = true };
+            ok(llm_model_open(&m, &mc, &err) == LLM_E_UNSUPPORTED && strstr(err.msg, "architecture"), "%s is refused: %s", name,
+               err.msg);
+            return 1;
+        }
+    }
+    return 0;
 }
 
 static int
@@ -156,6 +182,10 @@ main(void)
     for (int i = 0; i < n; i++) {
         const char *type = strrchr(names[i], '-') + 1;
         int is_float = strcmp(type, "F32") == 0 || strcmp(type, "F16") == 0 || strcmp(type, "BF16") == 0;
+        if (check_refused(names[i])) {
+            free(names[i]);
+            continue;
+        }
         if (float_path || is_float) {
             check_file(names[i], LLM_KV_F32, TOLERANCE);
             if (is_float) {
