@@ -348,7 +348,7 @@ compose(llm_sched_t *s)
     }
 
     uint64_t target_ns = n_single > 0 ? STREAM_NS : ALONE_NS;
-    uint32_t budget = LLM_SCHED_MAX_TOKENS - s->n_parallel;
+    uint32_t budget = LLM_SCHED_PIECE;
     if (s->prefill_ns > 0 && budget * s->prefill_ns > (double) target_ns) {
         budget = (uint32_t) ((double) target_ns / s->prefill_ns);
     }
@@ -658,7 +658,10 @@ llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_sha
     }
     if (rc == LLM_OK) {
         /* an encoder takes its whole input in one step */
-        uint32_t max_tokens = m->enc.n_layers > 0 && shared->n_ctx > LLM_SCHED_MAX_TOKENS ? shared->n_ctx : LLM_SCHED_MAX_TOKENS;
+        uint32_t max_tokens = LLM_SCHED_PIECE + n_parallel;
+        if (m->enc.n_layers > 0 && max_tokens < shared->n_ctx) {
+            max_tokens = shared->n_ctx;
+        }
         rc = llm_fwd_new(&s->fwd, m, pool, shared->kv, kv_type, max_tokens, shared->n_ctx, err);
     }
     if (rc != LLM_OK) {

@@ -41,7 +41,7 @@ void llm_sched_free(llm_sched_t *s);
 /* One step. False: there was nothing to do. No allocation. */
 bool llm_sched_step(llm_sched_t *s);
 
-/* Most tokens in one step. */
-#define LLM_SCHED_MAX_TOKENS 512
+/* Most prompt tokens in one step, beside one token of every running sequence. */
+#define LLM_SCHED_PIECE 512
 
 #endif
