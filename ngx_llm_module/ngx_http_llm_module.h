@@ -71,13 +71,16 @@ typedef struct {
     ngx_str_t                  location;    /* name of the location */
     unsigned                   prefix:1;    /* location is a plain prefix */
     ngx_uint_t                 route;       /* of a one-route directive */
+    ngx_str_t                  route_name;  /* that directive */
 
     ngx_int_t                  max_concurrent_requests;
     ngx_int_t                  max_best_of;
     ngx_int_t                  max_stop_sequences;
     ngx_int_t                  max_top_n_tokens;
     ngx_int_t                  max_client_batch_size;
-    ngx_int_t                  max_input_tokens;
+    ngx_int_t                  set_input_tokens;    /* as configured */
+    ngx_int_t                  set_total_tokens;
+    ngx_int_t                  max_input_tokens;    /* for this model */
     ngx_int_t                  max_total_tokens;
     ngx_int_t                  default_max_new_tokens;
 
@@ -266,6 +269,7 @@ typedef struct {
     llm_top_t                 *top;
     ngx_uint_t                 n_top;
     unsigned                   special:1;
+    unsigned                   hidden:1;    /* the hook replaced its text */
 } ngx_http_llm_token_t;
 
 
@@ -300,7 +304,8 @@ typedef struct {
     ngx_http_llm_buf_t         raw;         /* special tokens included */
     ngx_http_llm_buf_t         text;        /* special tokens left out */
     ngx_http_llm_buf_t         out;         /* what the client gets */
-    size_t                     safe;        /* text no stop can take back */
+    size_t                     raw_safe;    /* no stop can take it back */
+    size_t                     safe;        /* the same as offset in text */
     size_t                     released;    /* text decided upon */
     size_t                     shown;       /* text the hook has seen */
 
@@ -314,9 +319,9 @@ typedef struct {
     ngx_http_llm_buf_t         prefill;     /* codec: prompt tokens */
     ngx_uint_t                 n_events;
 
-    ngx_http_llm_lua_ctx_t    *lctx;
+    ngx_http_llm_lua_ctx_t    *lctx;        /* sequence 0 has the request's */
     ngx_http_llm_lua_out_t     hook_out;
-    size_t                     hook_end;    /* end of the piece in the hook */
+    ngx_str_t                  piece;       /* what the hook looks at */
     ngx_int_t                  hook_rc;
 
     ngx_http_llm_finish_e      finish;
@@ -324,7 +329,6 @@ typedef struct {
     unsigned                   ended:1;     /* no more tokens are taken */
     unsigned                   hook_wait:1;
     unsigned                   hook_done:1;
-    unsigned                   hook_last:1;
     unsigned                   done:1;      /* last unit given to the codec */
 } ngx_http_llm_sequence_t;
 
@@ -353,7 +357,9 @@ struct ngx_http_llm_ctx_s {
     ngx_str_t                  request_id;
 
     ngx_http_llm_task_t       *task;
-    json_t                    *json;
+    json_t                    *json;        /* as the client sent it */
+    json_t                    *hooked;      /* as the prompt hook left it */
+    ngx_str_t                  inputs;      /* of the client, in json */
     uint64_t                   big_seed;    /* a seed above INT64_MAX */
     ngx_http_llm_params_t      params;
     ngx_str_t                  prompt;
@@ -365,8 +371,6 @@ struct ngx_http_llm_ctx_s {
 
     ngx_http_llm_sequence_t   *sequences;
     ngx_uint_t                 n_sequences;
-    ngx_uint_t                 n_opened;
-    ngx_uint_t                 next;        /* sequence to go on with */
 
     ngx_http_llm_buf_t         out;         /* bytes of the burst */
     ngx_chain_t               *free;
@@ -378,6 +382,7 @@ struct ngx_http_llm_ctx_s {
     ngx_event_t                resume;      /* posted after a hook */
 
     ngx_http_llm_lua_ctx_t    *lctx;
+    ngx_int_t                  hook_rc;
     ngx_http_llm_lua_refusal_t refusal;
     ngx_http_llm_error_t       error;
 
@@ -392,7 +397,6 @@ struct ngx_http_llm_ctx_s {
     unsigned                   live:1;      /* in instance->requests */
     unsigned                   counted:1;   /* is an inference request */
     unsigned                   hook_wait:1; /* the prompt hook waits */
-    unsigned                   hooked:1;    /* the prompt hook has run */
     unsigned                   big_seed_set:1;
     unsigned                   blocked:1;   /* the client does not read */
     unsigned                   streaming:1; /* the header has been sent */

@@ -1,0 +1,26 @@
+/*
+ * ngx_http_llm_arena.h - models in the master: the registry and its zones.
+ */
+#ifndef _NGX_HTTP_LLM_ARENA_H_INCLUDED_
+#define _NGX_HTTP_LLM_ARENA_H_INCLUDED_
+
+
+#include "ngx_http_llm_metrics.h"
+
+
+/*
+ * Looks for an instance of this file that is loaded already, with these
+ * settings or (any) with whatever settings; NULL if there is none.  Takes no
+ * reference.
+ */
+ngx_http_llm_instance_t *ngx_http_llm_arena_find(ngx_str_t *path,
+    ngx_http_llm_key_t *key, ngx_uint_t any);
+
+/*
+ * Adds the zone of a model, whose init loads it, and the cleanup of the
+ * cycle that gives it back.  model->file and model->line are for messages.
+ */
+ngx_int_t ngx_http_llm_arena_add(ngx_conf_t *cf, ngx_http_llm_model_t *model);
+
+
+#endif /* _NGX_HTTP_LLM_ARENA_H_INCLUDED_ */

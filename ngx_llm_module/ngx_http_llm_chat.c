@@ -1,0 +1,478 @@
+/*
+ * ngx_http_llm_chat.c - messages of a chat and the model's template.
+ *
+ * Messages are copied into the shape that templates expect: text parts
+ * joined, arguments of tool calls as objects, "developer" as "system" where
+ * the template does not know it.  A trailing message of the assistant is
+ * continued instead of answered.
+ */
+#include "ngx_http_llm_codec.h"
+
+
+static ngx_int_t ngx_http_llm_chat_check_message(ngx_http_llm_ctx_t *ctx,
+    json_t *message, ngx_uint_t i);
+static ngx_int_t ngx_http_llm_chat_check_content(ngx_http_llm_ctx_t *ctx,
+    json_t *content, ngx_uint_t i);
+static json_t *ngx_http_llm_chat_messages(ngx_http_llm_ctx_t *ctx,
+    json_t *messages);
+static ngx_int_t ngx_http_llm_chat_message(ngx_http_llm_ctx_t *ctx,
+    json_t *message);
+static json_t *ngx_http_llm_chat_join(ngx_http_llm_ctx_t *ctx,
+    json_t *parts);
+static ngx_int_t ngx_http_llm_chat_calls(json_t *calls);
+static json_t *ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root,
+    ngx_str_t *last);
+static void ngx_http_llm_chat_continue(ngx_http_llm_ctx_t *ctx,
+    ngx_str_t *text, ngx_str_t *last);
+static u_char *ngx_http_llm_chat_rfind(ngx_http_llm_ctx_t *ctx,
+    ngx_str_t *text, ngx_str_t *what);
+static ngx_uint_t ngx_http_llm_chat_space(u_char c);
+
+
+ngx_int_t
+ngx_http_llm_chat_check(ngx_http_llm_ctx_t *ctx, json_t *root)
+{
+    size_t   i;
+    json_t  *messages;
+
+    messages = ngx_http_llm_json_get(root, "messages");
+
+    if (messages == NULL) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
+                                 "Failed to deserialize the JSON body into "
+                                 "the target type: missing field `messages`");
+    }
+
+    if (!json_is_array(messages)) {
+        return ngx_http_llm_json_mismatch(ctx, "", "messages", messages,
+                                          "a sequence");
+    }
+
+    if (json_array_size(messages) == 0) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
+                                 NGX_HTTP_LLM_INVALID
+                                 "`messages` cannot be empty");
+    }
+
+    for (i = 0; i < json_array_size(messages); i++) {
+
+        if (ngx_http_llm_chat_check_message(ctx, json_array_get(messages, i),
+                                            i)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_chat_check_message(ngx_http_llm_ctx_t *ctx, json_t *message,
+    ngx_uint_t i)
+{
+    u_char   path[64];
+    json_t  *role;
+
+    ngx_snprintf(path, sizeof(path), "messages[%ui]%Z", i);
+
+    if (!json_is_object(message)) {
+        return ngx_http_llm_json_mismatch(ctx, "", (char *) path, message,
+                                          "struct Message");
+    }
+
+    role = ngx_http_llm_json_get(message, "role");
+
+    if (!json_is_string(role)) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
+                                 "Failed to deserialize the JSON body into "
+                                 "the target type: %s: missing field `role`",
+                                 path);
+    }
+
+    return ngx_http_llm_chat_check_content(ctx,
+                                 ngx_http_llm_json_get(message, "content"),
+                                 i);
+}
+
+
+static ngx_int_t
+ngx_http_llm_chat_check_content(ngx_http_llm_ctx_t *ctx, json_t *content,
+    ngx_uint_t i)
+{
+    size_t       k;
+    u_char       path[64];
+    json_t      *part;
+    const char  *type;
+
+    if (content == NULL || json_is_string(content)) {
+        return NGX_OK;
+    }
+
+    ngx_snprintf(path, sizeof(path), "messages[%ui].content%Z", i);
+
+    if (!json_is_array(content)) {
+        return ngx_http_llm_json_mismatch(ctx, "", (char *) path, content,
+                                          "a string or a sequence of parts");
+    }
+
+    for (k = 0; k < json_array_size(content); k++) {
+        part = json_array_get(content, k);
+        type = json_string_value(json_object_get(part, "type"));
+
+        if (type && ngx_strcmp(type, "image_url") == 0) {
+            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
+                                     NGX_HTTP_LLM_INVALID
+                                     "image modality is not supported");
+        }
+
+        if (type == NULL || ngx_strcmp(type, "text") != 0
+            || !json_is_string(json_object_get(part, "text")))
+        {
+            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
+                                     "Failed to deserialize the JSON body "
+                                     "into the target type: %s[%uz]: expected "
+                                     "a part of type `text`", path, k);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
+    ngx_str_t *prompt)
+{
+    json_t     *vars;
+    ngx_int_t   rc;
+    ngx_str_t   err, last;
+
+    if (ctx->model->template.len == 0) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_TEMPLATE,
+                                 "Template error: template not found");
+    }
+
+    ngx_str_null(&err);
+    ngx_str_null(&last);
+
+    vars = ngx_http_llm_chat_vars(ctx, root, &last);
+    if (vars == NULL) {
+        return ngx_http_llm_fail_nomem(ctx);
+    }
+
+    rc = ngx_http_llm_lua_render(ctx->request, &ctx->model->template, vars,
+                                 prompt, &err);
+
+    if (rc == NGX_OK) {
+        ngx_http_llm_chat_continue(ctx, prompt, &last);
+    }
+
+    json_decref(vars);
+
+    if (rc == NGX_OK) {
+        return NGX_OK;
+    }
+
+    if (rc == NGX_DECLINED) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_TEMPLATE,
+                                 "Template error: %V", &err);
+    }
+
+    return ngx_http_llm_fail_nomem(ctx);
+}
+
+
+/* last: content of a trailing message of the assistant, owned by the value */
+
+static json_t *
+ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root, ngx_str_t *last)
+{
+    size_t                   i, n;
+    json_t                  *vars, *messages, *message, *value;
+    ngx_uint_t               open, failed;
+    const char              *role;
+    const llm_model_info_t  *info;
+
+    static const char  *passed[] = {
+        "documents", "reasoning_effort", "enable_thinking"
+    };
+
+    info = llm_model_info(ctx->instance->model);
+
+    messages = ngx_http_llm_chat_messages(ctx,
+                                          json_object_get(root, "messages"));
+    vars = json_object();
+
+    if (messages == NULL || json_object_set_new(vars, "messages", messages)) {
+        json_decref(vars);
+        return NULL;
+    }
+
+    n = json_array_size(messages);
+    message = json_array_get(messages, n - 1);
+    role = json_string_value(json_object_get(message, "role"));
+
+    open = (role && ngx_strcmp(role, "assistant") == 0);
+
+    value = ngx_http_llm_json_get(root, "continue_final_message");
+
+    if (open && !json_is_false(value)) {
+        value = json_object_get(message, "content");
+
+        if (json_is_string(value)) {
+            *last = ngx_http_llm_json_str(value);
+        }
+
+    } else {
+        open = 0;
+    }
+
+    failed = 0;
+
+    value = ngx_http_llm_json_get(root, "add_generation_prompt");
+
+    failed |= json_object_set_new(vars, "add_generation_prompt",
+                                  json_boolean(!open
+                                               && !json_is_false(value)));
+    failed |= json_object_set_new(vars, "bos_token",
+                                  json_string(info->bos_token));
+    failed |= json_object_set_new(vars, "eos_token",
+                                  json_string(info->eos_token));
+
+    value = ngx_http_llm_json_get(root, "tools");
+
+    if (json_is_array(value) && json_array_size(value)) {
+        failed |= json_object_set(vars, "tools", value);
+    }
+
+    for (i = 0; i < sizeof(passed) / sizeof(passed[0]); i++) {
+        value = ngx_http_llm_json_get(root, passed[i]);
+
+        if (value) {
+            failed |= json_object_set(vars, passed[i], value);
+        }
+    }
+
+    value = ngx_http_llm_json_get(root, "chat_template_kwargs");
+
+    if (json_is_object(value)) {
+        failed |= json_object_update(vars, value);
+    }
+
+    if (failed) {
+        json_decref(vars);
+        return NULL;
+    }
+
+    return vars;
+}
+
+
+static json_t *
+ngx_http_llm_chat_messages(ngx_http_llm_ctx_t *ctx, json_t *messages)
+{
+    size_t   i;
+    json_t  *copy;
+
+    copy = json_deep_copy(messages);
+
+    for (i = 0; i < json_array_size(copy); i++) {
+
+        if (ngx_http_llm_chat_message(ctx, json_array_get(copy, i))
+            != NGX_OK)
+        {
+            json_decref(copy);
+            return NULL;
+        }
+    }
+
+    return copy;
+}
+
+
+static ngx_int_t
+ngx_http_llm_chat_message(ngx_http_llm_ctx_t *ctx, json_t *message)
+{
+    json_t      *content, *calls;
+    ngx_str_t   *template;
+    const char  *role;
+
+    template = &ctx->model->template;
+    role = json_string_value(json_object_get(message, "role"));
+
+    if (ngx_strcmp(role, "developer") == 0
+        && ngx_strnstr(template->data, "developer", template->len) == NULL
+        && json_object_set_new(message, "role", json_string("system")))
+    {
+        return NGX_ERROR;
+    }
+
+    calls = ngx_http_llm_json_get(message, "tool_calls");
+
+    if (calls && ngx_http_llm_chat_calls(calls) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    content = ngx_http_llm_json_get(message, "content");
+
+    if (json_is_array(content)) {
+        content = ngx_http_llm_chat_join(ctx, content);
+
+        return json_object_set_new(message, "content", content) ? NGX_ERROR
+                                                                : NGX_OK;
+    }
+
+    if (content == NULL && calls == NULL
+        && json_object_set_new(message, "content", json_string("")))
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static json_t *
+ngx_http_llm_chat_join(ngx_http_llm_ctx_t *ctx, json_t *parts)
+{
+    size_t               i;
+    ngx_str_t            text;
+    ngx_http_llm_buf_t   joined;
+
+    ngx_http_llm_buf_init(&joined, ctx->request->pool);
+
+    for (i = 0; i < json_array_size(parts); i++) {
+        text = ngx_http_llm_json_str(json_object_get(json_array_get(parts, i),
+                                                     "text"));
+        ngx_http_llm_buf_add(&joined, text.data, text.len);
+    }
+
+    if (joined.failed) {
+        return NULL;
+    }
+
+    return json_stringn(joined.len ? (char *) joined.data : "", joined.len);
+}
+
+
+static ngx_int_t
+ngx_http_llm_chat_calls(json_t *calls)
+{
+    size_t      i;
+    json_t     *function, *arguments, *parsed;
+    ngx_str_t   text;
+
+    for (i = 0; i < json_array_size(calls); i++) {
+        function = json_object_get(json_array_get(calls, i), "function");
+        arguments = json_object_get(function, "arguments");
+
+        if (!json_is_string(arguments)) {
+            continue;
+        }
+
+        text = ngx_http_llm_json_str(arguments);
+        parsed = json_loadb((char *) text.data, text.len, JSON_ALLOW_NUL,
+                            NULL);
+
+        if (!json_is_object(parsed)) {
+            json_decref(parsed);
+            continue;
+        }
+
+        if (json_object_set_new(function, "arguments", parsed)) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* the prompt ends with the text of the message that is to be continued */
+
+static void
+ngx_http_llm_chat_continue(ngx_http_llm_ctx_t *ctx, ngx_str_t *text,
+    ngx_str_t *last)
+{
+    u_char  *p;
+
+    if (last->data == NULL) {
+        return;
+    }
+
+    p = ngx_http_llm_chat_rfind(ctx, text, last);
+
+    if (p == NULL) {
+
+        /* many templates trim the content */
+
+        while (last->len && ngx_http_llm_chat_space(last->data[0])) {
+            last->data++;
+            last->len--;
+        }
+
+        while (last->len
+               && ngx_http_llm_chat_space(last->data[last->len - 1]))
+        {
+            last->len--;
+        }
+
+        p = ngx_http_llm_chat_rfind(ctx, text, last);
+    }
+
+    if (p) {
+        text->len = p + last->len - text->data;
+    }
+
+    while (text->len && ngx_http_llm_chat_space(text->data[text->len - 1])) {
+        text->len--;
+    }
+}
+
+
+static ngx_uint_t
+ngx_http_llm_chat_space(u_char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+
+/* linear, whatever a client writes */
+
+static u_char *
+ngx_http_llm_chat_rfind(ngx_http_llm_ctx_t *ctx, ngx_str_t *text,
+    ngx_str_t *what)
+{
+    u_char    *found;
+    size_t     i, k;
+    uint32_t  *next;
+
+    if (what->len == 0) {
+        return text->data + text->len;
+    }
+
+    next = ngx_http_llm_text_links(what, ctx->request->pool);
+    if (next == NULL) {
+        return NULL;
+    }
+
+    found = NULL;
+
+    for (i = 0, k = 0; i < text->len; i++) {
+
+        while (k && text->data[i] != what->data[k]) {
+            k = next[k - 1];
+        }
+
+        k += (text->data[i] == what->data[k]);
+
+        if (k == what->len) {
+            found = text->data + i + 1 - k;
+            k = next[k - 1];
+        }
+    }
+
+    return found;
+}

@@ -1,0 +1,120 @@
+/*
+ * ngx_http_llm_codec.h - what a protocol provides, and what it may use.
+ *
+ * A codec turns a body into parameters and a prompt, and released text into
+ * bytes.  It knows nothing of buffers, sockets, hooks or the engine's slots;
+ * everything that it appends goes to ctx->out, which the output code sends.
+ */
+#ifndef _NGX_HTTP_LLM_CODEC_H_INCLUDED_
+#define _NGX_HTTP_LLM_CODEC_H_INCLUDED_
+
+
+#include "ngx_http_llm_json.h"
+
+
+#define NGX_HTTP_LLM_INVALID  "Input validation error: "
+
+
+/* a stretch of released text and the tokens that it completes */
+typedef struct {
+    ngx_http_llm_token_t      *tokens;
+    ngx_uint_t                 n_tokens;
+    ngx_str_t                  text;
+    unsigned                   replaced:1;  /* by the hook: hide the tokens */
+    unsigned                   last:1;      /* sequence->finish is set */
+} ngx_http_llm_unit_t;
+
+
+struct ngx_http_llm_codec_s {
+    ngx_http_llm_format_e      format;      /* of errors */
+
+    /* the limit comes before EOS and stop strings when both apply */
+    unsigned                   length_first:1;
+
+    /* text is cut after a stop string, not before it */
+    unsigned                   keep_stop:1;
+
+    /* Request object -> ctx->params.  NGX_ERROR: ctx->error is set. */
+    ngx_int_t                (*decode)(ngx_http_llm_ctx_t *ctx, json_t *root);
+
+    /* ctx->params, ctx->json -> ctx->prompt, ctx->tok_flags. */
+    ngx_int_t                (*prompt)(ngx_http_llm_ctx_t *ctx);
+
+    /* The first token is there, the job is open: keep the prompt's tokens. */
+    void                     (*prefill)(ngx_http_llm_ctx_t *ctx,
+                                     ngx_http_llm_sequence_t *s);
+
+    /* One unit of a sequence: an event, or kept for the body. */
+    void                     (*unit)(ngx_http_llm_ctx_t *ctx,
+                                     ngx_http_llm_sequence_t *s,
+                                     ngx_http_llm_unit_t *unit);
+
+    /* All sequences are done: the closing events, or the body. */
+    void                     (*finish)(ngx_http_llm_ctx_t *ctx);
+};
+
+
+extern const ngx_http_llm_codec_t  ngx_http_llm_tgi_codec;
+extern const ngx_http_llm_codec_t  ngx_http_llm_chat_codec;
+
+
+/*
+ * Sets ctx->error from an ngx_sprintf format (the message is cut at 1024
+ * bytes) and returns NGX_ERROR, so that `return ngx_http_llm_fail(...)`
+ * reads well.
+ */
+ngx_int_t ngx_http_llm_fail(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_fault_e fault, const char *fmt, ...);
+ngx_int_t ngx_http_llm_fail_nomem(ngx_http_llm_ctx_t *ctx);
+/* The same from what a hook returned (not NGX_OK) and ctx->refusal. */
+ngx_int_t ngx_http_llm_fail_hook(ngx_http_llm_ctx_t *ctx, ngx_int_t rc);
+/* The same from an error of the engine. */
+ngx_int_t ngx_http_llm_fail_engine(ngx_http_llm_ctx_t *ctx, llm_err_t *err);
+
+
+/* ---------------------------------------------- ngx_http_llm_params.c */
+
+/* Neutral values of all parameters. */
+void ngx_http_llm_params_init(ngx_http_llm_params_t *p);
+
+/* The checks before the prompt is known, in the reference's order. */
+ngx_int_t ngx_http_llm_params_check(ngx_http_llm_ctx_t *ctx);
+
+/* A free place for this request: NGX_ERROR with OVERLOADED otherwise. */
+ngx_int_t ngx_http_llm_params_permit(ngx_http_llm_ctx_t *ctx);
+
+/* truncate and the checks of length; sets ctx->max_new. */
+ngx_int_t ngx_http_llm_params_length(ngx_http_llm_ctx_t *ctx,
+    const llm_tokens_t *tokens);
+
+/* What the engine is told for sequence i; *seed is the seed used. */
+void ngx_http_llm_params_sampling(ngx_http_llm_ctx_t *ctx, ngx_uint_t i,
+    llm_sampling_t *out);
+
+
+/* --------------------------------------------------- ngx_http_llm_text.c */
+
+/*
+ * Failure links of a text that is not empty (Knuth, Morris, Pratt): length
+ * of the longest proper border of each prefix.  NULL: no memory.
+ */
+uint32_t *ngx_http_llm_text_links(ngx_str_t *text, ngx_pool_t *pool);
+
+
+/* --------------------------------------------------- ngx_http_llm_chat.c */
+
+/* Whether root has messages of the right shape; ctx->error otherwise. */
+ngx_int_t ngx_http_llm_chat_check(ngx_http_llm_ctx_t *ctx, json_t *root);
+
+/* The checked messages of root through the model's template. */
+ngx_int_t ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
+    ngx_str_t *prompt);
+
+
+/* ------------------------------------------------ ngx_http_llm_request.c */
+
+/* The name that the API shows for the model. */
+ngx_str_t *ngx_http_llm_model_id(ngx_http_llm_ctx_t *ctx);
+
+
+#endif /* _NGX_HTTP_LLM_CODEC_H_INCLUDED_ */

@@ -1,0 +1,872 @@
+/*
+ * ngx_http_llm_json.c - JSON in and out.
+ *
+ * In: a scan that repairs what jansson refuses but our API accepts (lone
+ * surrogate escapes, integers beyond 64 bit), jansson itself, and tables of
+ * typed fields with the messages of the reference server.  Out: bytes that
+ * grow in a pool, strings with escapes, floats in their shortest form.
+ * Nothing here knows a protocol.
+ */
+#include "ngx_http_llm_json.h"
+#include "ngx_http_llm_codec.h"
+
+#include <float.h>
+#include <math.h>
+
+
+#define NGX_HTTP_LLM_DESERIALIZE                                              \
+    "Failed to deserialize the JSON body into the target type: "
+
+
+static u_char *ngx_http_llm_json_scan_string(u_char *p, u_char *end);
+static u_char *ngx_http_llm_json_scan_number(u_char *p, u_char *end,
+    ngx_uint_t is_seed, ngx_http_llm_json_parsed_t *out);
+static ngx_int_t ngx_http_llm_json_hex4(u_char *p, u_char *end);
+static ngx_int_t ngx_http_llm_json_integer(json_t *value, int64_t *n);
+static ngx_int_t ngx_http_llm_json_unsigned(ngx_http_llm_ctx_t *ctx,
+    const ngx_http_llm_field_t *f, json_t *value, const char *prefix,
+    uint64_t *n);
+static ngx_int_t ngx_http_llm_json_stop(ngx_http_llm_ctx_t *ctx,
+    const ngx_http_llm_field_t *f, json_t *value, const char *prefix);
+static ngx_int_t ngx_http_llm_json_bias(ngx_http_llm_ctx_t *ctx,
+    const ngx_http_llm_field_t *f, json_t *value, const char *prefix);
+static ngx_int_t ngx_http_llm_json_bias_add(ngx_http_llm_ctx_t *ctx,
+    json_t *id, const char *key, json_t *bias, const char *prefix);
+static ngx_int_t ngx_http_llm_json_field(ngx_http_llm_ctx_t *ctx,
+    const ngx_http_llm_field_t *f, json_t *value, const char *prefix);
+
+
+void
+ngx_http_llm_json_parse(ngx_http_llm_json_parsed_t *out, u_char *data,
+    size_t len)
+{
+    u_char        *p, *end, *key;
+    size_t         key_len;
+    ngx_uint_t     is_seed;
+    json_error_t   error;
+
+    ngx_memzero(out, sizeof(ngx_http_llm_json_parsed_t));
+
+    p = data;
+    end = data + len;
+    key = NULL;
+    key_len = 0;
+
+    while (p < end) {
+
+        if (*p == '"') {
+            key = p;
+            p = ngx_http_llm_json_scan_string(p + 1, end);
+            key_len = p - key;
+
+        } else if (*p == '-' || (*p >= '0' && *p <= '9')) {
+            is_seed = (key_len == sizeof("\"seed\"") - 1
+                       && ngx_strncmp(key, "\"seed\"", key_len) == 0);
+            p = ngx_http_llm_json_scan_number(p, end, is_seed, out);
+
+        } else {
+            if (*p == ',' || *p == '[' || *p == '{') {
+                key_len = 0;
+            }
+
+            p++;
+        }
+    }
+
+    out->value = json_loadb((char *) data, len,
+                            JSON_ALLOW_NUL|JSON_DECODE_ANY, &error);
+
+    if (out->value == NULL) {
+        ngx_snprintf((u_char *) out->error, sizeof(out->error),
+                     "%s at line %d column %d%Z", error.text, error.line,
+                     error.column);
+        out->error[sizeof(out->error) - 1] = '\0';
+    }
+}
+
+
+static u_char *
+ngx_http_llm_json_scan_string(u_char *p, u_char *end)
+{
+    ngx_int_t  c, low;
+
+    while (p < end && *p != '"') {
+
+        if (*p != '\\') {
+            p++;
+            continue;
+        }
+
+        if (p + 1 < end && p[1] != 'u') {
+            p += 2;
+            continue;
+        }
+
+        c = ngx_http_llm_json_hex4(p + 2, end);
+
+        if (c < 0xd800 || c > 0xdfff) {
+            p += 2;
+            continue;
+        }
+
+        low = -1;
+
+        if (c < 0xdc00 && end - p >= 12 && p[6] == '\\' && p[7] == 'u') {
+            low = ngx_http_llm_json_hex4(p + 8, end);
+        }
+
+        if (low >= 0xdc00 && low <= 0xdfff) {
+            p += 12;
+            continue;
+        }
+
+        ngx_memcpy(p + 2, "fffd", 4);
+        p += 6;
+    }
+
+    return (p < end) ? p + 1 : end;
+}
+
+
+/*
+ * An integer that does not fit loses its last two digits to "e2": a double
+ * has no more than 17 digits anyway.
+ */
+
+static u_char *
+ngx_http_llm_json_scan_number(u_char *p, u_char *end, ngx_uint_t is_seed,
+    ngx_http_llm_json_parsed_t *out)
+{
+    u_char      *start, *digits;
+    uint64_t     n, limit;
+    ngx_uint_t   fits;
+
+    start = p;
+
+    if (*p == '-') {
+        p++;
+    }
+
+    limit = (uint64_t) INT64_MAX + (*start == '-');
+    digits = p;
+    n = 0;
+    fits = 1;
+
+    for ( /* void */ ; p < end && *p >= '0' && *p <= '9'; p++) {
+
+        if (n > (UINT64_MAX - (*p - '0')) / 10) {
+            fits = 0;
+            continue;
+        }
+
+        n = n * 10 + (*p - '0');
+    }
+
+    if (p < end && (*p == '.' || *p == 'e' || *p == 'E')) {
+
+        while (p < end && (*p == '.' || *p == 'e' || *p == 'E' || *p == '+'
+                           || *p == '-' || (*p >= '0' && *p <= '9')))
+        {
+            p++;
+        }
+
+        return p;
+    }
+
+    if ((fits && n <= limit) || p - digits < 19) {
+        return p;
+    }
+
+    if (is_seed && fits && *start != '-') {
+        out->seed = n;
+        out->seed_set = 1;
+    }
+
+    p[-2] = 'e';
+    p[-1] = '2';
+
+    return p;
+}
+
+
+static ngx_int_t
+ngx_http_llm_json_hex4(u_char *p, u_char *end)
+{
+    if (end - p < 4) {
+        return NGX_ERROR;
+    }
+
+    return ngx_hextoi(p, 4);
+}
+
+
+json_t *
+ngx_http_llm_json_get(json_t *object, const char *name)
+{
+    json_t  *value;
+
+    value = json_object_get(object, name);
+
+    return json_is_null(value) ? NULL : value;
+}
+
+
+ngx_str_t
+ngx_http_llm_json_str(json_t *string)
+{
+    ngx_str_t  s;
+
+    s.data = (u_char *) json_string_value(string);
+    s.len = json_string_length(string);
+
+    return s;
+}
+
+
+ngx_int_t
+ngx_http_llm_json_mismatch(ngx_http_llm_ctx_t *ctx, const char *prefix,
+    const char *name, json_t *value, const char *expected)
+{
+    u_char  what[96], *last;
+
+    last = what + sizeof(what);
+
+    switch (json_typeof(value)) {
+
+    case JSON_OBJECT:
+        last = ngx_slprintf(what, last, "type: map");
+        break;
+
+    case JSON_ARRAY:
+        last = ngx_slprintf(what, last, "type: sequence");
+        break;
+
+    case JSON_STRING:
+        last = ngx_slprintf(what, last, "type: string \"%*s\"",
+                            ngx_min(json_string_length(value), 32),
+                            json_string_value(value));
+        break;
+
+    case JSON_INTEGER:
+        last = ngx_slprintf(what, last, "value: integer `%L`",
+                            (int64_t) json_integer_value(value));
+        break;
+
+    case JSON_REAL:
+        last = ngx_slprintf(what, last, "value: floating point number");
+        break;
+
+    case JSON_TRUE:
+        last = ngx_slprintf(what, last, "type: boolean `true`");
+        break;
+
+    case JSON_FALSE:
+        last = ngx_slprintf(what, last, "type: boolean `false`");
+        break;
+
+    default:
+        last = ngx_slprintf(what, last, "type: null");
+        break;
+    }
+
+    return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
+                             NGX_HTTP_LLM_DESERIALIZE
+                             "%s%s: invalid %*s, expected %s",
+                             prefix, name, last - what, what, expected);
+}
+
+
+ngx_int_t
+ngx_http_llm_json_flag(ngx_http_llm_ctx_t *ctx, json_t *object,
+    const char *name, const char *prefix, ngx_flag_t *value)
+{
+    json_t  *v;
+
+    v = ngx_http_llm_json_get(object, name);
+
+    if (v == NULL) {
+        return NGX_OK;
+    }
+
+    if (!json_is_boolean(v)) {
+        return ngx_http_llm_json_mismatch(ctx, prefix, name, v, "a boolean");
+    }
+
+    *value = json_is_true(v);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_llm_json_fields(ngx_http_llm_ctx_t *ctx, json_t *object,
+    const ngx_http_llm_field_t *fields, const char *prefix)
+{
+    json_t                      *value;
+    const ngx_http_llm_field_t  *f;
+
+    for (f = fields; f->name.len; f++) {
+
+        value = ngx_http_llm_json_get(object, (char *) f->name.data);
+
+        if (value == NULL) {
+            continue;
+        }
+
+        if (ngx_http_llm_json_field(ctx, f, value, prefix) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_json_field(ngx_http_llm_ctx_t *ctx,
+    const ngx_http_llm_field_t *f, json_t *value, const char *prefix)
+{
+    char     *name, *p;
+    double    d;
+    int64_t   n;
+    uint64_t  u;
+
+    name = (char *) f->name.data;
+    p = (char *) &ctx->params + f->offset;
+    u = 0;
+
+    switch (f->type) {
+
+    case NGX_HTTP_LLM_FIELD_BOOL:
+        if (!json_is_boolean(value)) {
+            return ngx_http_llm_json_mismatch(ctx, prefix, name, value,
+                                              "a boolean");
+        }
+
+        *(ngx_flag_t *) p = json_is_true(value);
+        break;
+
+    case NGX_HTTP_LLM_FIELD_I32:
+        if (ngx_http_llm_json_integer(value, &n) != NGX_OK
+            || n < INT32_MIN || n > INT32_MAX)
+        {
+            return ngx_http_llm_json_mismatch(ctx, prefix, name, value, "i32");
+        }
+
+        *(int64_t *) p = n;
+        break;
+
+    case NGX_HTTP_LLM_FIELD_COUNT:
+    case NGX_HTTP_LLM_FIELD_SIGNED_SEED:
+        if (ngx_http_llm_json_integer(value, &n) == NGX_OK && n == -1) {
+            return NGX_OK;
+        }
+
+        /* fall through */
+
+    case NGX_HTTP_LLM_FIELD_U32:
+    case NGX_HTTP_LLM_FIELD_U64:
+    case NGX_HTTP_LLM_FIELD_SEED:
+        if (ngx_http_llm_json_unsigned(ctx, f, value, prefix, &u) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        *(uint64_t *) p = u;
+        break;
+
+    case NGX_HTTP_LLM_FIELD_F32:
+        if (!json_is_number(value)) {
+            return ngx_http_llm_json_mismatch(ctx, prefix, name, value, "f32");
+        }
+
+        d = json_number_value(value);
+
+        if (!(fabs(d) <= FLT_MAX)) {
+            return ngx_http_llm_json_mismatch(ctx, prefix, name, value, "f32");
+        }
+
+        *(double *) p = (float) d;
+        break;
+
+    case NGX_HTTP_LLM_FIELD_STRING:
+        if (!json_is_string(value)) {
+            return ngx_http_llm_json_mismatch(ctx, prefix, name, value,
+                                              "a string");
+        }
+
+        *(ngx_str_t *) p = ngx_http_llm_json_str(value);
+        break;
+
+    case NGX_HTTP_LLM_FIELD_STOP:
+        if (ngx_http_llm_json_stop(ctx, f, value, prefix) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        break;
+
+    case NGX_HTTP_LLM_FIELD_BIAS_OBJECT:
+        if (json_is_array(value)) {
+            return NGX_OK;
+        }
+
+        /* fall through */
+
+    case NGX_HTTP_LLM_FIELD_BIAS:
+        if (ngx_http_llm_json_bias(ctx, f, value, prefix) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        break;
+    }
+
+    ctx->params.given |= f->given;
+
+    return NGX_OK;
+}
+
+
+/* 1.0 counts as an integer */
+
+static ngx_int_t
+ngx_http_llm_json_integer(json_t *value, int64_t *n)
+{
+    double  d;
+
+    if (json_is_integer(value)) {
+        *n = json_integer_value(value);
+        return NGX_OK;
+    }
+
+    if (json_is_real(value)) {
+        d = json_real_value(value);
+
+        if (d == floor(d) && fabs(d) <= 9007199254740992.0) {
+            *n = (int64_t) d;
+            return NGX_OK;
+        }
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_llm_json_unsigned(ngx_http_llm_ctx_t *ctx,
+    const ngx_http_llm_field_t *f, json_t *value, const char *prefix,
+    uint64_t *n)
+{
+    int64_t      i;
+    ngx_uint_t   is_seed, is_signed;
+    const char  *expected;
+
+    is_signed = (f->type == NGX_HTTP_LLM_FIELD_SIGNED_SEED);
+    is_seed = (is_signed || f->type == NGX_HTTP_LLM_FIELD_SEED);
+
+    if (is_seed && ctx->big_seed_set && json_is_real(value)
+        && json_real_value(value) >= 9223372036854775807.0)
+    {
+        *n = ctx->big_seed;
+        return NGX_OK;
+    }
+
+    if (ngx_http_llm_json_integer(value, &i) == NGX_OK
+        && (i >= 0 || is_signed)
+        && (i <= UINT32_MAX || is_seed || f->type == NGX_HTTP_LLM_FIELD_U64))
+    {
+        *n = (uint64_t) i;
+        return NGX_OK;
+    }
+
+    expected = (is_seed || f->type == NGX_HTTP_LLM_FIELD_U64) ? "u64" : "u32";
+
+    return ngx_http_llm_json_mismatch(ctx, prefix, (char *) f->name.data,
+                                      value, expected);
+}
+
+
+static ngx_int_t
+ngx_http_llm_json_stop(ngx_http_llm_ctx_t *ctx,
+    const ngx_http_llm_field_t *f, json_t *value, const char *prefix)
+{
+    size_t       i, n;
+    json_t      *item;
+    ngx_str_t   *stop;
+
+    n = json_is_array(value) ? json_array_size(value) : 1;
+
+    stop = ngx_palloc(ctx->request->pool, (n + 1) * sizeof(ngx_str_t));
+    if (stop == NULL) {
+        return ngx_http_llm_fail_nomem(ctx);
+    }
+
+    for (i = 0; i < n; i++) {
+        item = json_is_array(value) ? json_array_get(value, i) : value;
+
+        if (!json_is_string(item)) {
+            return ngx_http_llm_json_mismatch(ctx, prefix,
+                                              (char *) f->name.data, item,
+                                              "a string or a sequence of"
+                                              " strings");
+        }
+
+        stop[i] = ngx_http_llm_json_str(item);
+    }
+
+    ctx->params.stop = stop;
+    ctx->params.n_stop = n;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_json_bias(ngx_http_llm_ctx_t *ctx,
+    const ngx_http_llm_field_t *f, json_t *value, const char *prefix)
+{
+    size_t        i, n;
+    void         *iter;
+    json_t       *pair;
+    const char   *name;
+
+    name = (char *) f->name.data;
+
+    if (!json_is_object(value) && !json_is_array(value)) {
+        return ngx_http_llm_json_mismatch(ctx, prefix, name, value, "a map");
+    }
+
+    n = json_is_object(value) ? json_object_size(value)
+                              : json_array_size(value);
+
+    if (n > LLM_MAX_BIAS) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
+                                 NGX_HTTP_LLM_INVALID
+                                 "`logit_bias` supports up to %d entries. "
+                                 "Given: %uz", LLM_MAX_BIAS, n);
+    }
+
+    ctx->params.bias = ngx_palloc(ctx->request->pool,
+                                  (n + 1) * sizeof(llm_bias_t));
+    if (ctx->params.bias == NULL) {
+        return ngx_http_llm_fail_nomem(ctx);
+    }
+
+    ctx->params.n_bias = 0;
+
+    if (json_is_object(value)) {
+
+        for (iter = json_object_iter(value);
+             iter;
+             iter = json_object_iter_next(value, iter))
+        {
+            if (ngx_http_llm_json_bias_add(ctx, NULL,
+                                           json_object_iter_key(iter),
+                                           json_object_iter_value(iter),
+                                           prefix)
+                != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+        }
+
+        return NGX_OK;
+    }
+
+    for (i = 0; i < n; i++) {
+        pair = json_array_get(value, i);
+
+        if (!json_is_array(pair) || json_array_size(pair) != 2) {
+            return ngx_http_llm_json_mismatch(ctx, prefix, name, pair,
+                                              "a pair [id, bias]");
+        }
+
+        if (ngx_http_llm_json_bias_add(ctx, json_array_get(pair, 0), NULL,
+                                       json_array_get(pair, 1), prefix)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_json_bias_add(ngx_http_llm_ctx_t *ctx, json_t *id,
+    const char *key, json_t *bias, const char *prefix)
+{
+    double                    d;
+    int64_t                   n;
+    llm_bias_t               *b;
+    const llm_model_info_t   *info;
+
+    info = llm_model_info(ctx->instance->model);
+    n = -1;
+
+    if (key) {
+        n = ngx_atoi((u_char *) key, ngx_strlen(key));
+
+    } else if (ngx_http_llm_json_integer(id, &n) != NGX_OK) {
+        n = -1;
+    }
+
+    if (n < 0 || n >= info->n_vocab) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
+                                 NGX_HTTP_LLM_INVALID
+                                 "`logit_bias` token ids must be >= 0 and "
+                                 "< %uD", info->n_vocab);
+    }
+
+    if (!json_is_number(bias)) {
+        return ngx_http_llm_json_mismatch(ctx, prefix, "logit_bias", bias,
+                                          "f32");
+    }
+
+    d = json_number_value(bias);
+
+    if (!(d >= -100 && d <= 100)) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
+                                 NGX_HTTP_LLM_INVALID
+                                 "`logit_bias` values must be >= -100 and "
+                                 "<= 100");
+    }
+
+    b = &ctx->params.bias[ctx->params.n_bias++];
+    b->id = (int32_t) n;
+    b->bias = (d <= -100) ? -INFINITY : (float) d;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_llm_buf_init(ngx_http_llm_buf_t *b, ngx_pool_t *pool)
+{
+    ngx_memzero(b, sizeof(ngx_http_llm_buf_t));
+    b->pool = pool;
+}
+
+
+u_char *
+ngx_http_llm_buf_reserve(ngx_http_llm_buf_t *b, size_t len)
+{
+    size_t   cap;
+    u_char  *data;
+
+    if (b->failed) {
+        return NULL;
+    }
+
+    if (len <= b->cap - b->len) {
+        return b->data + b->len;
+    }
+
+    if (len > NGX_MAX_SIZE_T_VALUE / 4 || b->len > NGX_MAX_SIZE_T_VALUE / 4) {
+        b->failed = 1;
+        return NULL;
+    }
+
+    cap = ngx_max(b->cap * 2, 256);
+
+    while (cap - b->len < len) {
+        cap *= 2;
+    }
+
+    data = ngx_pnalloc(b->pool, cap);
+    if (data == NULL) {
+        b->failed = 1;
+        return NULL;
+    }
+
+    if (b->len) {
+        ngx_memcpy(data, b->data, b->len);
+    }
+
+    if (b->cap > b->pool->max) {
+        (void) ngx_pfree(b->pool, b->data);
+    }
+
+    b->data = data;
+    b->cap = cap;
+
+    return data + b->len;
+}
+
+
+void
+ngx_http_llm_buf_add(ngx_http_llm_buf_t *b, const void *data, size_t len)
+{
+    u_char  *p;
+
+    if (len == 0) {
+        return;
+    }
+
+    p = ngx_http_llm_buf_reserve(b, len);
+    if (p == NULL) {
+        return;
+    }
+
+    ngx_memcpy(p, data, len);
+    b->len += len;
+}
+
+
+void
+ngx_http_llm_buf_printf(ngx_http_llm_buf_t *b, const char *fmt, ...)
+{
+    u_char   *p;
+    va_list   args;
+
+    p = ngx_http_llm_buf_reserve(b, 1024);
+    if (p == NULL) {
+        return;
+    }
+
+    va_start(args, fmt);
+    b->len = ngx_vslprintf(p, p + 1024, fmt, args) - b->data;
+    va_end(args);
+}
+
+
+void
+ngx_http_llm_buf_json(ngx_http_llm_buf_t *b, const void *data, size_t len)
+{
+    u_char    *p, *end, *dst, *start;
+    uint32_t   c;
+
+    static u_char  hex[] = "0123456789abcdef";
+
+    if (len > NGX_MAX_SIZE_T_VALUE / 16) {
+        b->failed = 1;
+        return;
+    }
+
+    dst = ngx_http_llm_buf_reserve(b, len * 6 + 2);
+    if (dst == NULL) {
+        return;
+    }
+
+    p = (u_char *) data;
+    end = p + len;
+
+    *dst++ = '"';
+
+    while (p < end) {
+
+        if (*p >= 0x80) {
+            start = p;
+            c = ngx_utf8_decode(&p, end - p);
+
+            /* ngx_utf8_decode() lets surrogates pass */
+
+            if (c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) {
+                dst = ngx_cpymem(dst, "\xef\xbf\xbd", 3);
+                p = start + 1;
+
+                while (p < end && (*p & 0xc0) == 0x80) {
+                    p++;
+                }
+
+            } else {
+                dst = ngx_cpymem(dst, start, p - start);
+            }
+
+            continue;
+        }
+
+        c = *p++;
+
+        switch (c) {
+
+        case '"':
+        case '\\':
+            *dst++ = '\\';
+            *dst++ = (u_char) c;
+            continue;
+
+        case '\b':
+            c = 'b';
+            break;
+
+        case '\f':
+            c = 'f';
+            break;
+
+        case '\n':
+            c = 'n';
+            break;
+
+        case '\r':
+            c = 'r';
+            break;
+
+        case '\t':
+            c = 't';
+            break;
+
+        default:
+
+            if (c >= 0x20) {
+                *dst++ = (u_char) c;
+                continue;
+            }
+
+            dst = ngx_cpymem(dst, "\\u00", 4);
+            *dst++ = hex[c >> 4];
+            *dst++ = hex[c & 0xf];
+            continue;
+        }
+
+        *dst++ = '\\';
+        *dst++ = (u_char) c;
+    }
+
+    *dst++ = '"';
+
+    b->len = dst - b->data;
+}
+
+
+void
+ngx_http_llm_buf_f32(ngx_http_llm_buf_t *b, float value)
+{
+    int    n, digits;
+    char   text[32];
+
+    if (!isfinite(value)) {
+        ngx_http_llm_buf_lit(b, "null");
+        return;
+    }
+
+    n = 0;
+
+    for (digits = 6; digits <= 9; digits++) {
+        n = snprintf(text, sizeof(text), "%.*g", digits, (double) value);
+
+        if (strtof(text, NULL) == value) {
+            break;
+        }
+    }
+
+    ngx_http_llm_buf_add(b, text, n);
+
+    if (strpbrk(text, ".e") == NULL) {
+        ngx_http_llm_buf_lit(b, ".0");
+    }
+}
+
+
+size_t
+ngx_http_llm_utf8_length(ngx_str_t *s)
+{
+    size_t  i, n;
+
+    n = 0;
+
+    for (i = 0; i < s->len; i++) {
+        n += (s->data[i] & 0xc0) != 0x80;
+    }
+
+    return n;
+}

@@ -1,0 +1,500 @@
+/*
+ * ngx_http_llm_model.c - the llm_model block.
+ *
+ * Settings of one model.  The file's header, tokenizer and tensors are
+ * checked here, so that "nginx -t" names the line; weights are read later,
+ * in the init of the model's zone.
+ */
+#include "ngx_http_llm_conf.h"
+
+#include <sys/stat.h>
+
+
+#define NGX_HTTP_LLM_DEFAULT_CONTEXT  8192
+#define NGX_HTTP_LLM_MAX_TEMPLATE     (1024 * 1024)
+
+
+typedef char *(*ngx_http_llm_set_pt)(ngx_conf_t *cf,
+    ngx_http_llm_model_t *model, ngx_str_t *value);
+
+
+typedef struct {
+    ngx_str_t                  name;
+    ngx_uint_t                 max_args;
+    ngx_http_llm_set_pt        set;
+    size_t                     offset;      /* in llm_engine_conf_t */
+    ngx_http_llm_bounds_t      bounds;
+} ngx_http_llm_setting_t;
+
+
+/* what only the parsing of one block needs */
+typedef struct {
+    ngx_http_llm_model_t      *model;
+    ngx_uint_t                 seen;        /* bit i: setting i was given */
+} ngx_http_llm_block_t;
+
+
+static char *ngx_http_llm_model_setting(ngx_conf_t *cf, ngx_command_t *dummy,
+    void *conf);
+static char *ngx_http_llm_set_weights(ngx_conf_t *cf,
+    ngx_http_llm_model_t *model, ngx_str_t *value);
+static char *ngx_http_llm_set_kv_cache(ngx_conf_t *cf,
+    ngx_http_llm_model_t *model, ngx_str_t *value);
+static char *ngx_http_llm_set_template(ngx_conf_t *cf,
+    ngx_http_llm_model_t *model, ngx_str_t *value);
+static char *ngx_http_llm_model_check(ngx_conf_t *cf,
+    ngx_http_llm_model_t *model);
+static char *ngx_http_llm_model_check_info(ngx_conf_t *cf,
+    ngx_http_llm_model_t *model, const llm_model_t *m);
+static char *ngx_http_llm_check_name(ngx_conf_t *cf, ngx_str_t *name);
+
+
+static const ngx_http_llm_setting_t  ngx_http_llm_settings[] = {
+
+    { ngx_string("weights"), 1, ngx_http_llm_set_weights, 0, { 0, 0 } },
+
+    { ngx_string("context"), 1, NULL,
+      offsetof(llm_engine_conf_t, n_ctx), { 8, 1048576 } },
+
+    { ngx_string("kv_cache"), 2, ngx_http_llm_set_kv_cache, 0, { 0, 0 } },
+
+    { ngx_string("threads"), 1, NULL,
+      offsetof(llm_engine_conf_t, n_threads), { 1, 256 } },
+
+    { ngx_string("parallel"), 1, NULL,
+      offsetof(llm_engine_conf_t, n_parallel), { 1, 256 } },
+
+    { ngx_string("slots"), 1, NULL,
+      offsetof(llm_engine_conf_t, n_slots), { 1, 4096 } },
+
+    { ngx_string("template"), 1, ngx_http_llm_set_template, 0, { 0, 0 } },
+
+    { ngx_null_string, 0, NULL, 0, { 0, 0 } }
+};
+
+
+char *
+ngx_http_llm_model(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_main_conf_t *lmcf = conf;
+
+    char                   *rv;
+    ngx_str_t              *value;
+    ngx_uint_t              i;
+    ngx_conf_t              save;
+    ngx_http_llm_block_t    block;
+    ngx_http_llm_model_t   *model, **models;
+
+    value = cf->args->elts;
+    models = lmcf->models.elts;
+
+    if (ngx_http_llm_check_name(cf, &value[1]) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 0; i < lmcf->models.nelts; i++) {
+        if (models[i]->name.len == value[1].len
+            && ngx_strncmp(models[i]->name.data, value[1].data, value[1].len)
+               == 0)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "duplicate llm_model \"%V\"", &value[1]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    model = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_model_t));
+    if (model == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    model->name = value[1];
+    model->file = cf->conf_file->file.name.data;
+    model->line = cf->conf_file->line;
+    model->key.engine.kv_type = LLM_KV_F16;
+
+    block.model = model;
+    block.seen = 0;
+
+    save = *cf;
+    cf->handler = ngx_http_llm_model_setting;
+    cf->handler_conf = (void *) &block;
+
+    rv = ngx_conf_parse(cf, NULL);
+
+    *cf = save;
+
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    if (model->weights.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "llm_model \"%V\" has no \"weights\"",
+                           &model->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_process != NGX_PROCESS_SIGNALLER
+        && ngx_http_llm_model_check(cf, model) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    models = ngx_array_push(&lmcf->models);
+    if (models == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *models = model;
+
+    return ngx_http_llm_arena_add(cf, model) == NGX_OK ? NGX_CONF_OK
+                                                       : NGX_CONF_ERROR;
+}
+
+
+/* names appear in labels, headers and JSON */
+
+static char *
+ngx_http_llm_check_name(ngx_conf_t *cf, ngx_str_t *name)
+{
+    size_t   i;
+    u_char   c;
+
+    for (i = 0; i < name->len; i++) {
+        c = name->data[i];
+
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
+              || (c >= '0' && c <= '9')
+              || c == '_' || c == '-' || c == '.' || c == '/' || c == ':'))
+        {
+            break;
+        }
+    }
+
+    if (name->len == 0 || name->len > 128 || i < name->len) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid model name \"%V\": 1 to 128 of letters, "
+                           "digits and \"_-./:\" are allowed", name);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_llm_model_setting(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
+{
+    ngx_int_t                      n;
+    ngx_str_t                     *value;
+    ngx_uint_t                     i;
+    ngx_http_llm_block_t          *block;
+    const ngx_http_llm_setting_t  *s;
+
+    value = cf->args->elts;
+    block = conf;
+
+    if (ngx_strcmp(value[0].data, "include") == 0) {
+        return ngx_conf_include(cf, dummy, conf);
+    }
+
+    for (i = 0; ngx_http_llm_settings[i].name.len; i++) {
+        if (ngx_strcmp(value[0].data, ngx_http_llm_settings[i].name.data)
+            == 0)
+        {
+            break;
+        }
+    }
+
+    s = &ngx_http_llm_settings[i];
+
+    if (s->name.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "unknown directive \"%V\" in llm_model",
+                           &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    if (cf->args->nelts < 2 || cf->args->nelts > s->max_args + 1) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid number of arguments in \"%V\" directive",
+                           &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    if (block->seen & ((ngx_uint_t) 1 << i)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" directive is duplicate", &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    block->seen |= (ngx_uint_t) 1 << i;
+
+    if (s->set) {
+        return s->set(cf, block->model, value);
+    }
+
+    if (s->offset == offsetof(llm_engine_conf_t, n_threads)
+        && ngx_strcmp(value[1].data, "auto") == 0)
+    {
+        return NGX_CONF_OK;
+    }
+
+    n = ngx_http_llm_parse_number(cf, &value[0], &value[1], &s->bounds);
+
+    if (n == NGX_ERROR) {
+        return NGX_CONF_ERROR;
+    }
+
+    *(uint32_t *) ((u_char *) &block->model->key.engine + s->offset) = n;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_llm_set_weights(ngx_conf_t *cf, ngx_http_llm_model_t *model,
+    ngx_str_t *value)
+{
+    struct stat          st;
+    ngx_http_llm_key_t  *key;
+
+    model->weights = value[1];
+
+    if (ngx_conf_full_name(cf->cycle, &model->weights, 1) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_process == NGX_PROCESS_SIGNALLER) {
+        return NGX_CONF_OK;
+    }
+
+    if (stat((char *) model->weights.data, &st) == -1) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           "\"weights\" file \"%V\" cannot be used",
+                           &model->weights);
+        return NGX_CONF_ERROR;
+    }
+
+    key = &model->key;
+    key->dev = st.st_dev;
+    key->ino = st.st_ino;
+    key->size = st.st_size;
+    key->mtime = st.st_mtim;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_llm_set_kv_cache(ngx_conf_t *cf, ngx_http_llm_model_t *model,
+    ngx_str_t *value)
+{
+    off_t  size;
+
+    size = ngx_parse_offset(&value[1]);
+
+    if (size == NGX_ERROR || size == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid size \"%V\" of \"kv_cache\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    model->key.engine.kv_bytes = (size_t) size;
+
+    if (cf->args->nelts == 2) {
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[2].data, "f16") == 0) {
+        model->key.engine.kv_type = LLM_KV_F16;
+
+    } else if (ngx_strcmp(value[2].data, "f32") == 0) {
+        model->key.engine.kv_type = LLM_KV_F32;
+
+    } else {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid type \"%V\" of \"kv_cache\", it must be "
+                           "\"f16\" or \"f32\"", &value[2]);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_llm_set_template(ngx_conf_t *cf, ngx_http_llm_model_t *model,
+    ngx_str_t *value)
+{
+    char             *rv;
+    u_char           *data;
+    ssize_t           n;
+    ngx_str_t         err;
+    ngx_file_t        file;
+    ngx_file_info_t   fi;
+
+    if (ngx_process == NGX_PROCESS_SIGNALLER) {
+        return NGX_CONF_OK;
+    }
+
+    ngx_memzero(&file, sizeof(ngx_file_t));
+
+    file.name = value[1];
+    file.log = cf->log;
+
+    if (ngx_conf_full_name(cf->cycle, &file.name, 1) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    file.fd = ngx_open_file(file.name.data, NGX_FILE_RDONLY, NGX_FILE_OPEN,
+                            0);
+    if (file.fd == NGX_INVALID_FILE) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           ngx_open_file_n " \"%V\" failed", &file.name);
+        return NGX_CONF_ERROR;
+    }
+
+    rv = NGX_CONF_ERROR;
+
+    if (ngx_fd_info(file.fd, &fi) == NGX_FILE_ERROR
+        || ngx_file_size(&fi) == 0
+        || ngx_file_size(&fi) > NGX_HTTP_LLM_MAX_TEMPLATE)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "template \"%V\" must have 1 to %d bytes",
+                           &file.name, NGX_HTTP_LLM_MAX_TEMPLATE);
+        goto done;
+    }
+
+    data = ngx_pnalloc(cf->pool, ngx_file_size(&fi));
+    if (data == NULL) {
+        goto done;
+    }
+
+    n = ngx_read_file(&file, data, ngx_file_size(&fi), 0);
+
+    if (n != (ssize_t) ngx_file_size(&fi)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "template \"%V\" cannot be read", &file.name);
+        goto done;
+    }
+
+    model->template.data = data;
+    model->template.len = n;
+
+    if (ngx_http_llm_lua_check_template(cf, &model->template, &err)
+        != NGX_OK)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "template \"%V\": %V",
+                           &file.name, &err);
+        goto done;
+    }
+
+    rv = NGX_CONF_OK;
+
+done:
+
+    if (ngx_close_file(file.fd) == NGX_FILE_ERROR) {
+        ngx_conf_log_error(NGX_LOG_ALERT, cf, ngx_errno,
+                           ngx_close_file_n " \"%V\" failed", &file.name);
+    }
+
+    return rv;
+}
+
+
+/* a model that is loaded already need not be read again */
+
+static char *
+ngx_http_llm_model_check(ngx_conf_t *cf, ngx_http_llm_model_t *model)
+{
+    char                     *rv;
+    llm_err_t                 err;
+    llm_model_t              *m;
+    llm_model_conf_t          conf;
+    ngx_http_llm_instance_t  *instance;
+
+    instance = ngx_http_llm_arena_find(&model->weights, &model->key, 1);
+
+    if (instance) {
+        return ngx_http_llm_model_check_info(cf, model, instance->model);
+    }
+
+    ngx_memzero(&conf, sizeof(llm_model_conf_t));
+    conf.weights = (char *) model->weights.data;
+    conf.check_only = true;
+
+    if (llm_model_open(&m, &conf, &err) != LLM_OK) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "llm_model \"%V\": %s in %s:%ui", &model->name,
+                      err.msg, model->file, model->line);
+        return NGX_CONF_ERROR;
+    }
+
+    rv = ngx_http_llm_model_check_info(cf, model, m);
+
+    llm_model_close(m);
+
+    return rv;
+}
+
+
+static char *
+ngx_http_llm_model_check_info(ngx_conf_t *cf, ngx_http_llm_model_t *model,
+    const llm_model_t *m)
+{
+    size_t                    len, need;
+    ngx_str_t                 err;
+    llm_engine_conf_t        *engine;
+    const llm_model_info_t   *info;
+
+    info = llm_model_info(m);
+    engine = &model->key.engine;
+
+    if (engine->n_ctx == 0) {
+        engine->n_ctx = ngx_min(info->n_ctx_train,
+                                NGX_HTTP_LLM_DEFAULT_CONTEXT);
+    }
+
+    model->n_ctx = engine->n_ctx;
+
+    need = llm_model_kv_bytes(m, engine->kv_type) * engine->n_ctx;
+
+    if (engine->kv_bytes && engine->kv_bytes < need) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "llm_model \"%V\": a \"kv_cache\" of %uz bytes does not "
+                      "hold one context of %ui tokens, which needs %uz, "
+                      "in %s:%ui", &model->name, engine->kv_bytes,
+                      model->n_ctx, need, model->file, model->line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (model->template.len || info->chat_template == NULL) {
+        return NGX_CONF_OK;
+    }
+
+    len = ngx_strlen(info->chat_template);
+
+    model->template.data = ngx_pnalloc(cf->pool, len);
+    if (model->template.data == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_memcpy(model->template.data, info->chat_template, len);
+    model->template.len = len;
+
+    /* a model whose template we cannot read is still good for /generate */
+
+    if (ngx_http_llm_lua_check_template(cf, &model->template, &err)
+        != NGX_OK)
+    {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "llm_model \"%V\": its chat template cannot be used: "
+                      "%V in %s:%ui", &model->name, &err, model->file,
+                      model->line);
+    }
+
+    return NGX_CONF_OK;
+}
