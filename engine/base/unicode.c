@@ -6,12 +6,15 @@
  */
 #include "base/unicode.h"
 
+#include "base/unicode_late.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
 #define N_PAGES (LLM_UC_MAX >> 8)
+#define LATE_COMPOSITE 0x11938      /* the only one between Unicode 9 and 15 (see unicode_late.h) */
 
 uint16_t *llm_uc_pages;
 uint16_t  llm_uc_index[N_PAGES];
@@ -213,6 +216,7 @@ llm_unicode_init(void)
             for (uint32_t c = 0; c < LLM_UC_MAX; c++) {
                 flat[c] = (uint16_t) (base_flags(c) | LLM_UC_NFC_PLAIN | LLM_UC_NFKC_PLAIN);
             }
+            llm_uc_late_flags(flat);
             mark_decompositions(flat);
             ok = fold_pages(flat);
             free(flat);
@@ -319,7 +323,8 @@ llm_utf8_bad(const uint8_t *s, size_t n, bool *cut)
 unsigned
 llm_uc_ccc(uint32_t cp)
 {
-    return (unsigned) utf8proc_get_property((utf8proc_int32_t) cp)->combining_class;
+    unsigned ccc = (unsigned) utf8proc_get_property((utf8proc_int32_t) cp)->combining_class;
+    return ccc != 0 && llm_uc_late_mark(cp) ? 0 : ccc;
 }
 
 unsigned
@@ -327,12 +332,12 @@ llm_uc_decompose(uint32_t cp, bool compat, int32_t *out)
 {
     int boundclass = 0;
     utf8proc_option_t opt = UTF8PROC_DECOMPOSE | UTF8PROC_STABLE;
-    if (compat) {
+    if (compat && !llm_uc_late_compat(cp)) {
         opt |= UTF8PROC_COMPAT;
     }
     utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t) cp, out, LLM_UC_MAX_DECOMP, opt,
                                                  &boundclass);
-    if (n < 1 || n > LLM_UC_MAX_DECOMP) {
+    if (n < 1 || n > LLM_UC_MAX_DECOMP || cp == LATE_COMPOSITE) {
         out[0] = (int32_t) cp;
         return 1;
     }
@@ -344,7 +349,7 @@ llm_uc_compose(uint32_t a, uint32_t b)
 {
     utf8proc_int32_t buf[2] = { (utf8proc_int32_t) a, (utf8proc_int32_t) b };
     utf8proc_ssize_t n = utf8proc_normalize_utf32(buf, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-    return n == 1 ? (uint32_t) buf[0] : 0;
+    return n == 1 && buf[0] != LATE_COMPOSITE ? (uint32_t) buf[0] : 0;
 }
 
 uint32_t

@@ -93,13 +93,15 @@ find_added(const llm_tok_t *t, const llm_trie_t *trie, const uint8_t *s, size_t 
     return NULL;
 }
 
-/* In normalised text of a `spaces` tokenizer 0x20 stands for U+2581, which is neither space nor
- * word. */
+/* In text whose spaces were made U+2581 by a normalizer 0x20 is neither space nor word. */
 static inline unsigned
 text_class(const llm_enc_t *e, const uint8_t *s, bool normalized, unsigned *len)
 {
+    const llm_tok_t *t = e->t;
     uint32_t c = llm_utf8_get(s, len);
-    return c == ' ' && normalized && e->t->spaces ? 0 : llm_uc_class(c);
+    bool mark = c == ' ' && normalized && t->n_ops > 0
+                && t->op[t->n_ops - 1].kind == LLM_NORM_SPACES;
+    return mark ? 0 : llm_uc_class(c);
 }
 
 static size_t
