@@ -319,6 +319,8 @@ open_dir(llm_ckpt_t *c, const char *dir, llm_err_t *err)
     static const struct { const char *name; bool is_index; read_fn read; } ways[] = {
         { "model.safetensors.index.json", true, llm_safetensors_read },
         { "model.safetensors", false, llm_safetensors_read },
+        { "pytorch_model.bin.index.json", true, llm_pytorch_read },
+        { "pytorch_model.bin", false, llm_pytorch_read },
     };
     bool found = false;
     llm_code_t rc = LLM_OK;
@@ -326,7 +328,8 @@ open_dir(llm_ckpt_t *c, const char *dir, llm_err_t *err)
         rc = try_file(c, dir, ways[i].name, ways[i].is_index, ways[i].read, &found, err);
     }
     return rc != LLM_OK || found ? rc
-           : llm_fail(err, LLM_E_IO, "%s: has no model.safetensors", dir);
+           : llm_fail(err, LLM_E_IO, "%s: has neither model.safetensors nor pytorch_model.bin",
+                      dir);
 }
 
 llm_code_t
