@@ -170,13 +170,26 @@ ngx_http_llm_merge_pass(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
 
     /* blocks of "if" and "limit_except" are part of their location */
 
+    if (clcf->noname) {
+        conf->location = prev->location;
+        conf->prefix = prev->prefix;
+
+    } else {
+        conf->location = clcf->name;
+        conf->prefix = !(clcf->exact_match || clcf->named);
+
+#if (NGX_PCRE)
+        if (clcf->regex) {
+            conf->prefix = 0;
+        }
+#endif
+    }
+
     if (clcf->noname && conf->model_name.len == 0) {
         conf->model_name = prev->model_name;
         conf->model = prev->model;
         conf->file = prev->file;
         conf->line = prev->line;
-        conf->location = prev->location;
-        conf->prefix = prev->prefix;
 
         if (conf->route == NGX_HTTP_LLM_ANY) {
             conf->route = prev->route;
@@ -210,15 +223,6 @@ ngx_http_llm_merge_pass(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
                           &conf->model_name, conf->file, conf->line);
             return NGX_CONF_ERROR;
         }
-
-        conf->location = clcf->name;
-        conf->prefix = !(clcf->exact_match || clcf->named || clcf->noname);
-
-#if (NGX_PCRE)
-        if (clcf->regex) {
-            conf->prefix = 0;
-        }
-#endif
     }
 
     /* nginx's own default is too small for the API; 1m counts as unset */

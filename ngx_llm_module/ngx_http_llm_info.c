@@ -294,7 +294,10 @@ ngx_http_llm_tokenizer_task(ngx_http_llm_ctx_t *ctx)
         return ngx_http_llm_fail_nomem(ctx);
     }
 
-    ngx_memcpy(ctx->task->text.data, text.data, text.len);
+    if (text.len) {
+        ngx_memcpy(ctx->task->text.data, text.data, text.len);
+    }
+
     ctx->task->flags = ctx->tok_flags;
     ctx->task->form = form;
     ctx->task->max_model_len = ctx->conf->max_total_tokens;

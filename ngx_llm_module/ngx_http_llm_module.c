@@ -5,7 +5,8 @@
 
 
 #define NGX_HTTP_LLM_ALL                                                      \
-    (NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF)
+    (NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF                   \
+     |NGX_HTTP_LIF_CONF)
 
 #define NGX_HTTP_LLM_PLACE                                                    \
     (NGX_HTTP_LOC_CONF|NGX_HTTP_LIF_CONF|NGX_HTTP_LMT_CONF)
@@ -174,28 +175,28 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       NULL },
 
     { ngx_string("llm_prompt_by_lua_block"),
-      NGX_HTTP_LLM_ALL|NGX_HTTP_LIF_CONF|NGX_CONF_BLOCK|NGX_CONF_NOARGS,
+      NGX_HTTP_LLM_ALL|NGX_CONF_BLOCK|NGX_CONF_NOARGS,
       ngx_http_llm_lua_block,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, prompt_hook),
       NULL },
 
     { ngx_string("llm_prompt_by_lua_file"),
-      NGX_HTTP_LLM_ALL|NGX_HTTP_LIF_CONF|NGX_CONF_TAKE1,
+      NGX_HTTP_LLM_ALL|NGX_CONF_TAKE1,
       ngx_http_llm_lua_file,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, prompt_hook),
       NULL },
 
     { ngx_string("llm_output_by_lua_block"),
-      NGX_HTTP_LLM_ALL|NGX_HTTP_LIF_CONF|NGX_CONF_BLOCK|NGX_CONF_NOARGS,
+      NGX_HTTP_LLM_ALL|NGX_CONF_BLOCK|NGX_CONF_NOARGS,
       ngx_http_llm_lua_block,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, output_hook),
       NULL },
 
     { ngx_string("llm_output_by_lua_file"),
-      NGX_HTTP_LLM_ALL|NGX_HTTP_LIF_CONF|NGX_CONF_TAKE1,
+      NGX_HTTP_LLM_ALL|NGX_CONF_TAKE1,
       ngx_http_llm_lua_file,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, output_hook),
@@ -275,7 +276,11 @@ ngx_http_llm_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    return ngx_http_llm_task_init(cf);
+    if (ngx_http_llm_task_init(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_llm_filter_init();
 }
 
 

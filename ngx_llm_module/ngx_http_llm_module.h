@@ -177,6 +177,9 @@ typedef enum {
     NGX_HTTP_LLM_HOOK_FAILED,               /* 500 */
     NGX_HTTP_LLM_NOT_FOUND,                 /* 404 */
     NGX_HTTP_LLM_NOT_ALLOWED,               /* 405 */
+    NGX_HTTP_LLM_UNAUTHORIZED,              /* 401 */
+    NGX_HTTP_LLM_FORBIDDEN,                 /* 403 */
+    NGX_HTTP_LLM_TIMEOUT,                   /* 408 */
     NGX_HTTP_LLM_UNHEALTHY,                 /* 503 */
     NGX_HTTP_LLM_INTERNAL                   /* 500 */
 } ngx_http_llm_fault_e;
@@ -364,6 +367,7 @@ struct ngx_http_llm_ctx_s {
     ngx_http_llm_params_t      params;
     ngx_str_t                  prompt;
     ngx_str_t                  hook_prompt;
+    size_t                     n_characters;    /* of the prompt */
     unsigned                   tok_flags;
     int32_t                   *tokens;
     uint32_t                   n_tokens;
@@ -400,6 +404,9 @@ struct ngx_http_llm_ctx_s {
     unsigned                   big_seed_set:1;
     unsigned                   blocked:1;   /* the client does not read */
     unsigned                   streaming:1; /* the header has been sent */
+    unsigned                   answered:1;  /* the response is ours */
+    unsigned                   replace:1;   /* an error page of nginx is */
+    unsigned                   replaced:1;
     unsigned                   done:1;      /* finalized */
 };
 

@@ -28,11 +28,8 @@
 typedef ngx_int_t (*ngx_http_llm_step_pt)(ngx_http_llm_ctx_t *ctx);
 
 
-static ngx_http_llm_ctx_t *ngx_http_llm_create_ctx(ngx_http_request_t *r);
 static void ngx_http_llm_cleanup(void *data);
-static ngx_int_t ngx_http_llm_check_type(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_body(ngx_http_request_t *r);
-static ngx_int_t ngx_http_llm_read_body(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_watch(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_parse(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_prompt_hook(ngx_http_llm_ctx_t *ctx);
@@ -98,7 +95,7 @@ ngx_http_llm_handler(ngx_http_request_t *r)
     }
 
     if (rc == NGX_OK && r->method == NGX_HTTP_POST) {
-        rc = ngx_http_llm_check_type(ctx);
+        rc = ngx_http_llm_body_type(ctx);
 
         if (rc == NGX_OK) {
             rc = ngx_http_read_client_request_body(r, ngx_http_llm_body);
@@ -126,7 +123,7 @@ ngx_http_llm_handler(ngx_http_request_t *r)
 }
 
 
-static ngx_http_llm_ctx_t *
+ngx_http_llm_ctx_t *
 ngx_http_llm_create_ctx(ngx_http_request_t *r)
 {
     ngx_http_cleanup_t         *cln;
@@ -252,10 +249,14 @@ ngx_http_llm_release(ngx_http_llm_ctx_t *ctx)
         ngx_http_llm_metrics_count(ctx);
     }
 
+    /* the prompt and other strings of the request go with their JSON */
+
     json_decref(ctx->hooked);
     json_decref(ctx->json);
     ctx->hooked = NULL;
     ctx->json = NULL;
+    ngx_str_null(&ctx->prompt);
+    ngx_str_null(&ctx->inputs);
 }
 
 
@@ -298,61 +299,6 @@ ngx_http_llm_collect(ngx_http_llm_ctx_t *ctx)
 }
 
 
-/*
- * A form's type is what curl sends unless told otherwise.  It is accepted
- * only from what is no browser: a web page could send it anywhere without
- * asking, but not without saying whose page it is.
- */
-
-static ngx_int_t
-ngx_http_llm_check_type(ngx_http_llm_ctx_t *ctx)
-{
-    size_t               len;
-    u_char              *p;
-    ngx_table_elt_t     *h;
-
-    static const char    form[] = "application/x-www-form-urlencoded";
-
-    h = ctx->request->headers_in.content_type;
-
-    if (h) {
-        p = h->value.data;
-
-        for (len = 0; len < h->value.len; len++) {
-            if (p[len] == ';' || p[len] == ' ' || p[len] == '\t') {
-                break;
-            }
-        }
-
-        if (len == sizeof("application/json") - 1
-            && ngx_strncasecmp(p, (u_char *) "application/json", len) == 0)
-        {
-            return NGX_OK;
-        }
-
-        if (len > sizeof("application/+json") - 1
-            && ngx_strncasecmp(p, (u_char *) "application/", 12) == 0
-            && ngx_strncasecmp(p + len - 5, (u_char *) "+json", 5) == 0)
-        {
-            return NGX_OK;
-        }
-
-        if (len == sizeof(form) - 1
-            && ngx_strncasecmp(p, (u_char *) form, len) == 0
-            && !ngx_http_llm_request_header(ctx->request, "origin")
-            && !ngx_http_llm_request_header(ctx->request, "referer")
-            && !ngx_http_llm_request_header(ctx->request, "sec-fetch-site"))
-        {
-            return NGX_OK;
-        }
-    }
-
-    return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_BAD_TYPE,
-                             "Expected request with `Content-Type: "
-                             "application/json`");
-}
-
-
 static void
 ngx_http_llm_body(ngx_http_request_t *r)
 {
@@ -374,7 +320,7 @@ ngx_http_llm_body(ngx_http_request_t *r)
     ngx_add_timer(&ctx->deadline, ctx->conf->generation_timeout);
     ngx_http_llm_watch(ctx);
 
-    if (ngx_http_llm_read_body(ctx) != NGX_OK) {
+    if (ngx_http_llm_body_read(ctx) != NGX_OK) {
         ngx_http_llm_output_error(ctx);
         return;
     }
@@ -406,59 +352,6 @@ ngx_http_llm_watch(ngx_http_llm_ctx_t *ctx)
     if (c->read->ready) {
         ngx_post_event(c->read, &ngx_posted_events);
     }
-}
-
-
-static ngx_int_t
-ngx_http_llm_read_body(ngx_http_llm_ctx_t *ctx)
-{
-    off_t                 len;
-    u_char               *p;
-    size_t                size;
-    ssize_t               n;
-    ngx_buf_t            *b;
-    ngx_chain_t          *cl, *bufs;
-    ngx_http_request_t   *r;
-
-    r = ctx->request;
-    bufs = r->request_body ? r->request_body->bufs : NULL;
-    len = 0;
-
-    for (cl = bufs; cl; cl = cl->next) {
-        len += ngx_buf_size(cl->buf);
-    }
-
-    ctx->task = ngx_http_llm_task_new(ctx, ngx_http_llm_task_parse, len);
-    if (ctx->task == NULL) {
-        return ngx_http_llm_fail_nomem(ctx);
-    }
-
-    p = ctx->task->text.data;
-
-    for (cl = bufs; cl; cl = cl->next) {
-        b = cl->buf;
-
-        if (!b->in_file) {
-            p = ngx_cpymem(p, b->pos, b->last - b->pos);
-            continue;
-        }
-
-        size = b->file_last - b->file_pos;
-        n = ngx_read_file(b->file, p, size, b->file_pos);
-
-        if (n != (ssize_t) size) {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "llm: body file \"%V\" has %z bytes instead of %uz",
-                          &b->file->name, n, size);
-
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_INTERNAL,
-                                     "The request body could not be read");
-        }
-
-        p += size;
-    }
-
-    return NGX_OK;
 }
 
 
@@ -657,13 +550,18 @@ ngx_http_llm_decode(ngx_http_llm_ctx_t *ctx)
         return NGX_ERROR;
     }
 
+    ctx->n_characters = ngx_http_llm_utf8_length(&ctx->prompt);
+
     ctx->task = ngx_http_llm_task_new(ctx, ngx_http_llm_task_tokenize,
                                       ctx->prompt.len);
     if (ctx->task == NULL) {
         return ngx_http_llm_fail_nomem(ctx);
     }
 
-    ngx_memcpy(ctx->task->text.data, ctx->prompt.data, ctx->prompt.len);
+    if (ctx->prompt.len) {
+        ngx_memcpy(ctx->task->text.data, ctx->prompt.data, ctx->prompt.len);
+    }
+
     ctx->task->flags = ctx->tok_flags;
 
     return NGX_OK;

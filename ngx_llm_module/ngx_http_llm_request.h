@@ -12,6 +12,9 @@
 
 /* ------------------------------------------------ ngx_http_llm_request.c */
 
+/* A context for the request, set in it; NULL: no memory. */
+ngx_http_llm_ctx_t *ngx_http_llm_create_ctx(ngx_http_request_t *r);
+
 /* The content handler of llm_pass. */
 ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
 
@@ -27,6 +30,15 @@ void ngx_http_llm_release(ngx_http_llm_ctx_t *ctx);
 
 /* CLOCK_MONOTONIC */
 uint64_t ngx_http_llm_now(void);
+
+
+/* --------------------------------------------------- ngx_http_llm_body.c */
+
+/* Whether the Content-Type is JSON; ctx->error otherwise. */
+ngx_int_t ngx_http_llm_body_type(ngx_http_llm_ctx_t *ctx);
+
+/* Makes ctx->task from the body that nginx has read. */
+ngx_int_t ngx_http_llm_body_read(ngx_http_llm_ctx_t *ctx);
 
 
 /* -------------------------------------------------- ngx_http_llm_route.c */
@@ -66,11 +78,25 @@ ngx_int_t ngx_http_llm_text_advance(ngx_http_llm_ctx_t *ctx,
 void ngx_http_llm_text_close(ngx_http_llm_sequence_t *s);
 
 
-/* ------------------------------------------------- ngx_http_llm_output.c */
+/* ------------------------------------------------- ngx_http_llm_header.c */
 
 /* Value of a header of the request (name in lower case), or NULL. */
 ngx_str_t *ngx_http_llm_request_header(ngx_http_request_t *r,
     const char *name);
+
+/* Sets what every answer has; the status is in r->headers_out already. */
+ngx_int_t ngx_http_llm_header_common(ngx_http_llm_ctx_t *ctx, ngx_str_t *type,
+    off_t len);
+
+/*
+ * Sends the header of an answer of ours: len -1 is a stream.  Returns what
+ * ngx_http_send_header() does.
+ */
+ngx_int_t ngx_http_llm_header_send(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
+    ngx_str_t *type, off_t len);
+
+
+/* ------------------------------------------------- ngx_http_llm_output.c */
 
 /*
  * Answers with one complete body and finalizes the request: nobody may
@@ -81,6 +107,12 @@ void ngx_http_llm_output_reply(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
 
 /* Answers with ctx->error, as the state of the response allows; the same. */
 void ngx_http_llm_output_error(ngx_http_llm_ctx_t *ctx);
+
+/*
+ * Writes ctx->error to ctx->out and sets the headers for it; the status has
+ * been set.  For answers that nginx sends itself.
+ */
+ngx_int_t ngx_http_llm_output_page(ngx_http_llm_ctx_t *ctx);
 
 /*
  * Sends ctx->out as part of an event stream; the first call sends the
@@ -94,6 +126,12 @@ void ngx_http_llm_output_end(ngx_http_llm_ctx_t *ctx);
 
 /* Timer handler: a comment line in the silence of a stream. */
 void ngx_http_llm_output_keepalive(ngx_event_t *ev);
+
+
+/* ------------------------------------------------- ngx_http_llm_filter.c */
+
+/* Installs the filters that replace nginx's own error pages. */
+ngx_int_t ngx_http_llm_filter_init(void);
 
 
 /* ------------------------------------------------- ngx_http_llm_engine.c */

@@ -608,8 +608,9 @@ ngx_http_llm_text_decided(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s,
     }
 
     replaced = (out->text.len != s->piece.len
-                || ngx_memcmp(out->text.data, s->piece.data, out->text.len)
-                   != 0);
+                || (out->text.len
+                    && ngx_memcmp(out->text.data, s->piece.data,
+                                  out->text.len) != 0));
 
     return ngx_http_llm_text_release(ctx, s, end, &out->text, replaced, last);
 }
