@@ -77,12 +77,12 @@ llm_kv_head_bytes(llm_kv_type_t type, uint32_t head_dim)
 size_t
 llm_attn_part_floats(uint32_t head_dim)
 {
-    return LLM_ATTN_O + (((size_t) head_dim + 15) & ~(size_t) 15);
+    return llm_attn_stride(head_dim);
 }
 
 size_t
 llm_attn_scratch_floats(uint32_t head_dim, uint32_t group)
 {
     (void) group;
-    return LLM_ATTN_ROWS * (size_t) LLM_ATTN_SPAN + LLM_ATTN_ROWS * (llm_attn_part_floats(head_dim) + 16);
+    return LLM_ATTN_ROWS * (LLM_ATTN_SPAN + 16 + llm_attn_part_floats(head_dim));
 }

@@ -8,6 +8,6 @@
 
 #include "tensor/kern.h"
 
-void llm_avx512_mm_int8(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy);
+void llm_avx512_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy);
 
 #endif

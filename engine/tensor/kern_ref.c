@@ -209,7 +209,7 @@ llm_ref_attn(const llm_attn_t *a)
         }
         for (uint32_t key = lo; key < hi; key++) {
             const uint8_t *vb = a->pages + a->table[key / LLM_KV_PAGE] * a->page_bytes + a->head_off + v_off;
-            double p = exp((double) a->scratch[key - a->key0] - m);
+            double p = exp((double) a->scratch[key - a->key0] - (m > -INFINITY ? m : 0.0f));
             l += p;
             for (uint32_t d = 0; d < a->head_dim; d++) {
                 acc[d] += p * kv_value(vb, a->type, (size_t) (key % LLM_KV_PAGE) * a->head_dim + d);
@@ -231,21 +231,21 @@ llm_ref_attn_merge(float *out, const float *parts, uint32_t n, size_t stride, ui
 
     for (uint32_t i = 0; i < n; i++) {
         const float *p = parts + i * stride;
-        m = p[1] > 0.0f && p[0] > m ? p[0] : m;
+        m = p[1] != 0.0f && p[0] > m ? p[0] : m;
     }
     for (uint32_t i = 0; i < n; i++) {
         const float *p = parts + i * stride;
-        if (!(p[1] > 0.0f)) {
+        if (p[1] == 0.0f) {
             continue;
         }
-        double f = exp((double) p[0] - m);
+        double f = exp((double) p[0] - (m > -INFINITY ? m : 0.0f));
         l += f * p[1];
         for (uint32_t d = 0; d < head_dim; d++) {
             acc[d] += f * p[LLM_ATTN_O + d];
         }
     }
     for (uint32_t d = 0; d < head_dim; d++) {
-        out[d] = l > 0.0 ? (float) (acc[d] / l) : 0.0f;
+        out[d] = l != 0.0 ? (float) (acc[d] / l) : 0.0f;
     }
 }
 

@@ -33,6 +33,12 @@ extern const llm_kern_t llm_kern_avx512;
 /* (query, head) rows that a kernel works on at once; bounds its scratch memory */
 #define LLM_ATTN_ROWS    16
 
+static inline size_t
+llm_attn_stride(uint32_t head_dim)
+{
+    return LLM_ATTN_O + (((size_t) head_dim + 15) & ~(size_t) 15);
+}
+
 /* The keys [*lo, *hi) inside [key0, key1) that query t sees; empty: *lo == *hi. */
 static inline void
 llm_attn_range(const llm_attn_t *a, uint32_t t, uint32_t *lo, uint32_t *hi)
