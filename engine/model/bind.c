@@ -184,7 +184,7 @@ bind_norm(llm_bind_t *b, llm_norm_t *norm, llm_role_t role, uint32_t layer, uint
         return presence == LLM_REQUIRED ? missing(b, role, layer, 0) : LLM_OK;
     }
     llm_code_t rc = add_tensor(b, &norm->w, &t, n);
-    if (rc == LLM_OK && b->m->dec.norm == LLM_NORM_LAYER && llm_bind_find(b, role, layer, ".bias",
+    if (rc == LLM_OK && b->s->norm == LLM_NORM_LAYER && llm_bind_find(b, role, layer, ".bias",
                                                                           &t)) {
         rc = add_tensor(b, &norm->b, &t, n);
     }
@@ -268,7 +268,7 @@ bind_linear(llm_bind_t *b, llm_lin_t *lin, llm_role_t role, uint32_t layer, uint
 static llm_code_t
 bind_attention(llm_bind_t *b, llm_layer_t *l, uint32_t i)
 {
-    const llm_stack_t *s = &b->m->dec;
+    const llm_stack_t *s = b->s;
     uint32_t q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
     const uint32_t rows[] = { q, kv, kv };
     part_t part[3];
@@ -307,7 +307,7 @@ expert_part(llm_bind_t *b, part_t *p, llm_role_t stacked, llm_role_t single, uin
 {
     *p = (part_t) { .rows = rows, .row0 = (uint64_t) e * rows };
     if (llm_bind_find(b, stacked, layer, ".weight", &p->w)) {
-        return check_shape(b, &p->w, cols, rows, b->m->dec.n_experts);
+        return check_shape(b, &p->w, cols, rows, b->s->n_experts);
     }
     llm_src_tensor_t t;
     bool first = b->src->tensor(b->src, llm_bind_tensor_name(b, single, layer, 0, ".weight").s, &t);
@@ -317,7 +317,7 @@ expert_part(llm_bind_t *b, part_t *p, llm_role_t stacked, llm_role_t single, uin
 static llm_code_t
 bind_experts(llm_bind_t *b, llm_layer_t *l, uint32_t i)
 {
-    const llm_stack_t *s = &b->m->dec;
+    const llm_stack_t *s = b->s;
     llm_code_t rc = bind_linear(b, &l->router, LLM_ROLE_ROUTER, i, s->n_experts, s->d);
     if (rc != LLM_OK) {
         return rc;
@@ -350,7 +350,7 @@ bind_experts(llm_bind_t *b, llm_layer_t *l, uint32_t i)
 static llm_code_t
 bind_mlp(llm_bind_t *b, llm_layer_t *l, uint32_t i)
 {
-    const llm_stack_t *s = &b->m->dec;
+    const llm_stack_t *s = b->s;
     part_t part[2];
     llm_code_t rc;
     switch ((llm_ff_t) b->desc.ff) {
@@ -377,7 +377,7 @@ bind_mlp(llm_bind_t *b, llm_layer_t *l, uint32_t i)
 static llm_code_t
 bind_layer(llm_bind_t *b, llm_layer_t *l, uint32_t i, uint32_t window)
 {
-    const llm_stack_t *s = &b->m->dec;
+    const llm_stack_t *s = b->s;
     bool sandwich = s->topology == LLM_TOPO_SANDWICH;
     llm_presence_t post = sandwich ? LLM_REQUIRED : LLM_ABSENT;
     llm_presence_t second = s->topology == LLM_TOPO_PARALLEL ? LLM_ABSENT : LLM_REQUIRED;
@@ -406,7 +406,7 @@ bind_layer(llm_bind_t *b, llm_layer_t *l, uint32_t i, uint32_t window)
 static llm_code_t
 bind_layers(llm_bind_t *b)
 {
-    llm_stack_t *s = &b->m->dec;
+    llm_stack_t *s = b->s;
     uint32_t window = b->desc.window_size;
     llm_code_t rc = LLM_OK;
     if (b->desc.window != LLM_WINDOW_NONE) {
@@ -430,7 +430,7 @@ static llm_code_t
 bind_embedding(llm_bind_t *b)
 {
     llm_model_t *m = b->m;
-    llm_stack_t *s = &m->dec;
+    llm_stack_t *s = b->s;
     part_t tok = { 0 };
     if (!llm_bind_find(b, LLM_ROLE_TOK, 0, ".weight", &tok.w)) {
         return missing(b, LLM_ROLE_TOK, 0, 0);
@@ -481,15 +481,15 @@ bind_head(llm_bind_t *b)
 {
     llm_model_t *m = b->m;
     llm_src_tensor_t t;
-    llm_code_t rc = bind_norm(b, &m->dec.final_norm, LLM_ROLE_FINAL, 0, m->dec.d, LLM_REQUIRED);
+    llm_code_t rc = bind_norm(b, &b->s->final_norm, LLM_ROLE_FINAL, 0, b->s->d, LLM_REQUIRED);
     if (rc != LLM_OK) {
         return rc;
     }
     if (llm_bind_find(b, LLM_ROLE_HEAD, 0, ".weight", &t)) {
-        return bind_linear(b, &m->head, LLM_ROLE_HEAD, 0, m->info.n_vocab, m->dec.d);
+        return bind_linear(b, &m->head, LLM_ROLE_HEAD, 0, m->info.n_vocab, b->s->d);
     }
     m->head = (llm_lin_t) {
-        .n_parts = 1, .rows = m->info.n_vocab, .cols = m->dec.d, .part = { m->embed },
+        .n_parts = 1, .rows = m->info.n_vocab, .cols = b->s->d, .part = { m->embed },
     };
     return llm_bind_find(b, LLM_ROLE_HEAD, 0, ".bias", &t)
            ? add_tensor(b, &m->head.bias, &t, m->info.n_vocab) : LLM_OK;
@@ -534,7 +534,7 @@ check_unused(llm_bind_t *b)
             if (b->roles[r] != NULL && matches(b->roles[r], t.name)) {
                 return llm_fail(b->err, LLM_E_UNSUPPORTED, "%s: tensor \"%.*s\" has no place in a "
                                 "model of %u layers of the %s family", b->src->path,
-                                (int) t.name.len, t.name.data, m->dec.n_layers, b->arch->name);
+                                (int) t.name.len, t.name.data, b->s->n_layers, b->arch->name);
             }
         }
     }
@@ -565,7 +565,7 @@ llm_code_t
 llm_bind(llm_model_t *m, llm_plan_t *plan, const llm_src_t *src, const llm_arch_t *arch,
          llm_err_t *err)
 {
-    llm_bind_t b = { .m = m, .plan = plan, .src = src, .arch = arch, .err = err };
+    llm_bind_t b = { .m = m, .s = &m->dec, .plan = plan, .src = src, .arch = arch, .err = err };
     b.used = calloc(src->n_tensors + 1, 1);
     if (b.used == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "%s: no memory for %llu tensors", src->path,

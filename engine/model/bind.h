@@ -49,6 +49,7 @@ typedef struct {
 /* State of one binding. */
 typedef struct {
     llm_model_t      *m;
+    llm_stack_t      *s;                        /* the stack of m that is being bound */
     llm_plan_t       *plan;
     const llm_src_t  *src;
     const llm_arch_t *arch;

@@ -167,7 +167,7 @@ apply_rules(llm_bind_t *b)
 static llm_code_t
 read_heads(llm_bind_t *b)
 {
-    llm_stack_t *s = &b->m->dec;
+    llm_stack_t *s = b->s;
     llm_code_t rc = llm_bind_u32(b, LLM_KEY_HEADS, LLM_REQUIRED, 1, LLM_MAX_HEADS, &s->n_heads);
     s->n_kv_heads = s->n_heads;
     if (rc == LLM_OK) {
@@ -215,7 +215,7 @@ read_heads(llm_bind_t *b)
 static llm_code_t
 read_experts(llm_bind_t *b)
 {
-    llm_stack_t *s = &b->m->dec;
+    llm_stack_t *s = b->s;
     if (b->desc.ff != LLM_FF_MOE) {
         return LLM_OK;
     }
@@ -230,7 +230,7 @@ static llm_code_t
 read_scales(llm_bind_t *b)
 {
     llm_model_t *m = b->m;
-    llm_stack_t *s = &m->dec;
+    llm_stack_t *s = b->s;
     const llm_desc_t *d = &b->desc;
 
     uint32_t width = d->attn_scale == LLM_SCALE_D_PER_HEAD ? s->d / s->n_heads : s->head_dim;
@@ -258,7 +258,7 @@ llm_bind_settings(llm_bind_t *b)
         [LLM_FF_GATED_FUSED] = LLM_MLP_GATED,
         [LLM_FF_MOE] = LLM_MLP_MOE,
     };
-    llm_stack_t *s = &b->m->dec;
+    llm_stack_t *s = b->s;
     apply_rules(b);
     s->norm = (llm_norm_kind_t) b->desc.norm;
     s->qk_norm = s->norm;

@@ -69,7 +69,7 @@ read_type(llm_bind_t *b, rope_conf_t *c)
 static llm_code_t
 read_conf(llm_bind_t *b, rope_conf_t *c)
 {
-    llm_stack_t *s = &b->m->dec;
+    llm_stack_t *s = b->s;
     *c = (rope_conf_t) { .factor = 1, .beta_fast = 32, .beta_slow = 1 };
     s->rope_theta = b->desc.theta;
     s->rope_factor = 1;
@@ -156,7 +156,7 @@ yarn(llm_stack_t *s, const rope_conf_t *c, float *inv)
 static llm_code_t
 longrope(llm_bind_t *b, const rope_conf_t *c, float *inv, float *inv_long, float *factors)
 {
-    llm_stack_t *s = &b->m->dec;
+    llm_stack_t *s = b->s;
     uint32_t n = s->n_rot / 2;
     bool have_short;
     llm_code_t rc = read_factors(b, LLM_ROLE_ROPE_SHORT, factors, n, &have_short);
@@ -185,7 +185,7 @@ longrope(llm_bind_t *b, const rope_conf_t *c, float *inv, float *inv_long, float
 static llm_code_t
 scale_frequencies(llm_bind_t *b, const rope_conf_t *c, float *inv, float *inv_long, float *factors)
 {
-    llm_stack_t *s = &b->m->dec;
+    llm_stack_t *s = b->s;
     uint32_t n = s->n_rot / 2;
     bool found;
 
@@ -223,7 +223,7 @@ scale_frequencies(llm_bind_t *b, const rope_conf_t *c, float *inv, float *inv_lo
 static llm_code_t
 bind_rope(llm_bind_t *b)
 {
-    llm_stack_t *s = &b->m->dec;
+    llm_stack_t *s = b->s;
     rope_conf_t c;
     llm_code_t rc = read_conf(b, &c);
     if (rc != LLM_OK) {
@@ -247,7 +247,7 @@ bind_rope(llm_bind_t *b)
 static llm_code_t
 bind_alibi(llm_bind_t *b)
 {
-    llm_stack_t *s = &b->m->dec;
+    llm_stack_t *s = b->s;
     float max_bias = b->desc.alibi_max;
     llm_code_t rc = llm_bind_f32(b, LLM_KEY_ALIBI_MAX, LLM_OPTIONAL, 1e-3f, 1e3f, &max_bias);
     if (rc != LLM_OK) {
@@ -266,7 +266,7 @@ bind_alibi(llm_bind_t *b)
 llm_code_t
 llm_bind_positions(llm_bind_t *b)
 {
-    switch (b->m->dec.pos) {
+    switch (b->s->pos) {
     case LLM_POS_ROPE:
         return bind_rope(b);
     case LLM_POS_ALIBI:
