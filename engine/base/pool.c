@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #define SPIN_NS         40000       /* a decode step starts about 150 jobs, less than this apart */
+#define LOW_NICE        10
 #define MAX_THREADS     1024
 #define MAX_CPUS        8192
 #define STACK_BYTES     (1024 * 1024)
@@ -141,9 +142,8 @@ helper_setup(const llm_pool_t *p)
         id_t tid = (id_t) syscall(SYS_gettid);
         errno = 0;
         int nice_now = getpriority(PRIO_PROCESS, tid);
-        if (errno == 0) {
-            int want = nice_now + 10 > 19 ? 19 : nice_now + 10;
-            (void) setpriority(PRIO_PROCESS, tid, want);
+        if (errno == 0 && nice_now < LOW_NICE) {
+            (void) setpriority(PRIO_PROCESS, tid, LOW_NICE);    /* the caller's own, or every join waits for the helper */
         }
     }
     (void) pthread_setname_np(pthread_self(), "llm-compute");
