@@ -12,8 +12,9 @@
 
 typedef enum { LLM_SOURCE_GGUF, LLM_SOURCE_HF } llm_source_kind_t;
 
+/* NULL: there, but explicitly without a value (JSON). */
 typedef enum {
-    LLM_VALUE_NONE, LLM_VALUE_NUMBER, LLM_VALUE_STRING, LLM_VALUE_OTHER
+    LLM_VALUE_NONE, LLM_VALUE_NULL, LLM_VALUE_NUMBER, LLM_VALUE_STRING, LLM_VALUE_OTHER
 } llm_value_kind_t;
 
 /* One setting. Booleans are the numbers 0 and 1. */
@@ -26,11 +27,17 @@ typedef struct {
 } llm_value_t;
 
 typedef struct {
-    llm_span_t name;
-    uint32_t   type;            /* llm_type_t */
-    uint64_t   ne[4];           /* innermost first; unused ones are 1 */
-    size_t     size;            /* bytes */
-    uint64_t   index;           /* of the tensor in its source */
+    llm_span_t  name;
+    uint32_t    type;           /* llm_type_t; LLM_T_COUNT: a type that no weights can have */
+    const char *type_name;      /* as the source calls it */
+    uint64_t    ne[4];          /* innermost first; unused ones are 1 */
+    size_t      size;           /* bytes */
+    uint64_t    index;          /* of the tensor in its source */
+    /*
+     * Of two dimensions, the reader is to turn what the source holds; set, with ne swapped, by who
+     * asks (not for GGUF).
+     */
+    bool        transposed;
 } llm_src_tensor_t;
 
 typedef struct llm_src {

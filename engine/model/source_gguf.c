@@ -2,6 +2,7 @@
  * source_gguf.c - a GGUF file as a source of settings and tensors.
  */
 #include "model/source.h"
+#include "tensor/format.h"
 
 #include <string.h>
 
@@ -80,7 +81,11 @@ gguf_value(const llm_src_t *s, const char *key, llm_value_t *out)
 static void
 convert(const llm_gguf_tensor_t *t, uint64_t index, llm_src_tensor_t *out)
 {
-    *out = (llm_src_tensor_t) { .name = t->name, .type = t->type, .size = t->size, .index = index };
+    const llm_format_t *f = llm_format(t->type);
+    *out = (llm_src_tensor_t) {
+        .name = t->name, .type = t->type, .type_name = f != NULL ? f->name : "unknown",
+        .size = t->size, .index = index,
+    };
     memcpy(out->ne, t->ne, sizeof(out->ne));
 }
 
