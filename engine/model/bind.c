@@ -442,7 +442,11 @@ bind_embedding(llm_bind_t *b)
                         (unsigned long long) rows, INT32_MAX);
     }
     tok.rows = m->info.n_vocab = (uint32_t) rows;
-    llm_code_t rc = check_shape(b, &tok.w, s->d, rows, 1);
+    uint32_t said;      /* padding may make the table longer than the file says, never shorter */
+    llm_code_t rc = llm_bind_u32(b, LLM_KEY_VOCAB, LLM_OPTIONAL, 1, tok.rows, &said);
+    if (rc == LLM_OK) {
+        rc = check_shape(b, &tok.w, s->d, rows, 1);
+    }
     if (rc == LLM_OK) {
         rc = add_matrix(b, &m->embed, &tok, 1, s->d);
     }

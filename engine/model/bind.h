@@ -15,7 +15,7 @@
 #define LLM_MAX_HEADS  1024
 #define LLM_MAX_GROUP  128                      /* query heads of one kv head (kern.h) */
 #define LLM_MAX_CTX    ((uint32_t) 1 << 24)
-#define LLM_MAX_EXPERTS 1024
+#define LLM_MAX_EXPERTS 256
 #define LLM_MIN_HEAD_DIM 8                      /* kern.h */
 #define LLM_MAX_HEAD_DIM 512
 

@@ -31,6 +31,11 @@ llm_code_t
 llm_read_vector(const llm_src_t *src, const llm_src_tensor_t *t, float *dst, size_t n,
                 llm_err_t *err)
 {
+    const llm_format_t *f = llm_format(t->type);
+    if (f == NULL) {
+        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: tensor \"%.*s\" has a type that weights cannot "
+                        "have", src->path, (int) t->name.len, t->name.data);
+    }
     if (t->type == LLM_T_F32) {
         return src->read(src, t, 0, dst, n * sizeof(float), err);
     }
@@ -41,7 +46,7 @@ llm_read_vector(const llm_src_t *src, const llm_src_tensor_t *t, float *dst, siz
     }
     llm_code_t rc = src->read(src, t, 0, raw, t->size, err);
     if (rc == LLM_OK) {
-        llm_format(t->type)->dequant(dst, raw, n);
+        f->dequant(dst, raw, n);
     }
     free(raw);
     return rc;
@@ -148,7 +153,7 @@ static void *
 map_aligned(size_t size)
 {
     uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
         return NULL;
     }

@@ -106,8 +106,10 @@ count_weights(llm_model_t *m, const llm_src_t *src)
         llm_src_tensor_t t;
         src->tensor_at(src, i, &t);
         m->info.n_params += t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3];
-        bytes[t.type] += t.size;
-        best = bytes[t.type] > bytes[best] ? t.type : best;
+        if (t.type < LLM_T_COUNT) {
+            bytes[t.type] += t.size;
+            best = bytes[t.type] > bytes[best] ? t.type : best;
+        }
     }
     m->info.type_name = llm_format(best)->name;
 }

@@ -53,8 +53,10 @@ print_formats(const llm_src_t *src)
     for (uint64_t i = 0; i < src->n_tensors; i++) {
         llm_src_tensor_t t;
         src->tensor_at(src, i, &t);
-        by_type[t.type].n++;
-        by_type[t.type].bytes += (double) t.size;
+        if (t.type < LLM_T_COUNT) {
+            by_type[t.type].n++;
+            by_type[t.type].bytes += (double) t.size;
+        }
         params += t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3];
     }
     printf("parameters    %.4g million in %" PRIu64 " tensors\n", (double) params / 1e6,

@@ -430,6 +430,7 @@ typedef struct {
     uint32_t    n;
     llm_code_t  code;
     const char *word;
+    const char *hide;           /* a key that is renamed as well */
 } edit_t;
 
 static const edit_t edits[] = {
@@ -512,9 +513,12 @@ static const edit_t edits[] = {
       "\"blk.1.ffn_up_exps.weight\" is missing" },
     { "transposed", "llama-F32", "blk.0.attn_k.weight", 4, U32(16), 4, LLM_E_FORMAT,
       "has shape [16, 16, 1, 1], expected [32, 16, 1, 1]" },
+    { "fewer rows than words", "smollm2-Q4_1", "token_embd.weight", 4 + 8, U32(447), 4,
+      LLM_E_FORMAT, "\"llama.vocab_size\" is 448, allowed are integers from 1 to 447" },
     { "fewer rows than tokens", "smollm2-Q4_1", "token_embd.weight", 4 + 8, U32(447), 4,
-      LLM_E_FORMAT,
-      "448 tokens, but the embedding has 447 rows" },
+      LLM_E_FORMAT, "448 tokens, but the embedding has 447 rows", .hide = "llama.vocab_size" },
+    { "more words than rows", "llama-F32", "llama.vocab_size", 4, U32(449), 4, LLM_E_FORMAT,
+      "\"llama.vocab_size\" is 449, allowed are integers from 1 to 448" },
     { "family", "llama-F32", "general.architecture", 4 + 8, "x", 1, LLM_E_UNSUPPORTED,
       "architecture \"xlama\" is not supported" },
     { "no family", "llama-F32", "general.architecture", -1, "X", 1, LLM_E_FORMAT,
@@ -522,6 +526,20 @@ static const edit_t edits[] = {
     { "layer named otherwise", "llama-F32", "blk.1.attn_q.weight", -15, "7", 1, LLM_E_FORMAT,
       "\"blk.1.attn_q.weight\" is missing" },
 };
+
+/* Where a name ends, found with the length that stands in front of it; NULL when it is not there. */
+static uint8_t *
+after_name(uint8_t *data, size_t len, const char *name)
+{
+    uint64_t want = strlen(name), stored;
+    for (size_t i = 8; i + want + 16 < len; i++) {
+        memcpy(&stored, data + i - 8, 8);
+        if (stored == want && memcmp(data + i, name, want) == 0) {
+            return data + i + want;
+        }
+    }
+    return NULL;
+}
 
 /* The file with the edit applied is written to tmp_path; false when the name is not in it. */
 static bool
@@ -534,23 +552,20 @@ write_edited(const edit_t *e)
         return false;
     }
     fseek(f, 0, SEEK_END);
-    size_t len = (size_t) ftell(f), name_len = strlen(e->find);
+    size_t len = (size_t) ftell(f);
     rewind(f);
     uint8_t *data = malloc(len + 1);
     bool good = data != NULL && fread(data, 1, len, f) == len;
     fclose(f);
 
-    /* the whole name: its length stands in front of it */
-    uint8_t *at = NULL;
-    for (size_t i = 8; good && at == NULL && i + name_len + 16 < len; i++) {
-        uint64_t stored;
-        memcpy(&stored, data + i - 8, 8);
-        at = stored == name_len && memcmp(data + i, e->find, name_len) == 0 ? data + i + name_len
-             : NULL;
-    }
-    good = good && at != NULL;
+    uint8_t *at = good ? after_name(data, len, e->find) : NULL;
+    uint8_t *hidden = good && e->hide != NULL ? after_name(data, len, e->hide) : at;
+    good = at != NULL && hidden != NULL;
     if (good) {
         memcpy(at + e->skip, e->with, e->n);
+        if (e->hide != NULL) {
+            hidden[-1] = 'X';
+        }
         int fd = open(tmp_path, O_WRONLY | O_TRUNC);
         good = fd >= 0 && write(fd, data, len) == (ssize_t) len;
         close(fd);
