@@ -527,7 +527,7 @@ static const edit_t edits[] = {
       "\"blk.1.attn_q.weight\" is missing" },
 };
 
-/* Where a name ends, found with the length that stands in front of it; NULL when it is not there. */
+/* Where a name ends, found with its length in front of it; NULL when it is not there. */
 static uint8_t *
 after_name(uint8_t *data, size_t len, const char *name)
 {
