@@ -150,7 +150,10 @@ typedef struct {
  * Errors: ARG (a setting out of range, kv_bytes too small: the message says what is needed), NOMEM, IO.
  */
 llm_code_t llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t *conf, llm_err_t *err);
-/* Unmaps the arena and closes the descriptors. Only in the process that called llm_engine_new; a no-op elsewhere. */
+/*
+ * Unmaps the arena and closes the descriptors in this process: for the process that called llm_engine_new or a child of it (a
+ * daemon) that did not join. A no-op after a join, unless the engine thread could be joined when the worker left.
+ */
 void llm_engine_free(llm_engine_t *e);
 const llm_engine_conf_t *llm_engine_conf(const llm_engine_t *e);
 

@@ -211,7 +211,6 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
     *a = plan;
     e->arena = a;
     e->model = m;
-    e->creator = getpid();
     e->sh = (llm_shared_t) {
         .n_slots = a->conf.n_slots, .n_pages = a->n_pages, .n_ctx = a->conf.n_ctx, .top_stride = a->top_stride,
         .n_table = a->n_table, .slots = (uint8_t *) a + a->slots_off, .slot_bytes = a->slot_bytes,
@@ -230,7 +229,7 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
 void
 llm_engine_free(llm_engine_t *e)
 {
-    if (e == NULL || e->creator != getpid()) {
+    if (e == NULL || e->joined || e->stuck) {
         return;
     }
     for (uint32_t i = 0; i < LLM_MAX_WORKERS; i++) {

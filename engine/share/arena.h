@@ -48,7 +48,7 @@ struct llm_engine {
     llm_arena_t       *arena;
     llm_shared_t       sh;
     const llm_model_t *model;
-    int32_t            creator;         /* pid that may unmap */
+    bool               stuck;           /* a thread that cannot be joined may still touch the arena */
 
     /* of this process */
     bool               joined;

@@ -267,6 +267,7 @@ llm_engine_leave(llm_engine_t *e)
         pthread_join(e->thread, NULL);
     } else {
         pthread_detach(e->thread);
+        e->stuck = true;
     }
     atomic_store(&a->workers[e->worker].pid, 0);
     pthread_mutex_unlock(&a->workers[e->worker].alive);
