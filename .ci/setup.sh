@@ -19,26 +19,24 @@ say() { printf '%s\n' "$*"; }
 die() { printf '%s: %s\n' "$ME" "$*" >&2; exit 1; }
 
 # step NAME TEXT COMMAND...: runs the command with its output in $LOGS/NAME.log; on a terminal the seconds tick.
+# The command has a process group of its own, which ends with us.
 step() {
-    local name=$1 text=$2 log=$LOGS/$1.log start=$SECONDS ticker='' rc=0
+    local name=$1 text=$2 log=$LOGS/$1.log start=$SECONDS rc=0 pid
     shift 2
-    if [ -t 1 ]; then
-        (
-            while kill -0 $$ 2> /dev/null; do
-                printf '\r  %s … %ds ' "$text" $((SECONDS - start))
-                sleep 0.25
-            done
-        ) &
-        ticker=$!
-    else
-        say "  $text …"
-    fi
-    ("$@") > "$log" 2>&1 < /dev/null || rc=$?
-    if [ -n "$ticker" ]; then
-        kill "$ticker" 2> /dev/null
-        wait "$ticker" 2> /dev/null
-        printf '\r\033[K'
-    fi
+    [ -t 1 ] || say "  $text …"
+    set -m
+    ("$@") > "$log" 2>&1 < /dev/null &
+    pid=$!
+    set +m
+    # shellcheck disable=SC2064 # the pid of now
+    trap "kill -TERM -- -$pid 2> /dev/null; wait $pid 2> /dev/null; exit 130" INT TERM HUP
+    while [ -t 1 ] && kill -0 "$pid" 2> /dev/null; do
+        [ "$SECONDS" -eq "$start" ] || printf '\r  %s … %ds ' "$text" $((SECONDS - start))
+        sleep 0.05
+    done
+    wait "$pid" || rc=$?
+    trap - INT TERM HUP
+    [ ! -t 1 ] || printf '\r\033[K'
     if [ "$rc" -ne 0 ]; then
         say "  $text: failed after $((SECONDS - start)) s. The end of its log:" >&2
         tail -n 20 "$log" | sed 's/^/    /' >&2
@@ -46,7 +44,7 @@ step() {
         [ -z "${STEP_HINT:-}" ] || say "  $STEP_HINT" >&2
         exit 1
     fi
-    if [ $((SECONDS - start)) -ge 1 ]; then
+    if [ $((SECONDS - start)) -ge 2 ]; then
         say "  $text: done in $((SECONDS - start)) s"
     fi
 }

@@ -18,6 +18,9 @@ PEER_FLAGS = {"default": [], "flash on": ["--flash", "on"], "flash off": ["--fla
               "no repack": ["--no-repack"], "flash on, no repack": ["--flash", "on", "--no-repack"]}
 
 
+MARGIN = 1.03   # a flag that gains less than the noise is not "better"
+
+
 def measure(name, cmd):
     done = subprocess.run(cmd, capture_output=True, text=True)
     if done.returncode != 0:
@@ -58,6 +61,7 @@ def main():
     def shortest(text):
         return text.split(",")[0] if text else ""
 
+    load = os.getloadavg()[0]
     # which flags of the peer are best here, for each kind of work
     trial = ["--prefill", shortest(args.prefill), "--decode", shortest(args.decode), "--reps", "2"]
     best = {"prefill": ("default", 0.0), "decode": ("default", 0.0)}
@@ -65,13 +69,13 @@ def main():
         result = measure(f"llama.cpp ({name})", peer_cmd + trial + flags)
         for kind in best:
             for values in result[kind].values():
-                if max(values) > best[kind][1] * 1.01:
+                if max(values) > best[kind][1] * MARGIN:
                     best[kind] = (name, max(values))
         print(".", end="", flush=True, file=sys.stderr)
     peers = ["default"] + sorted({name for name, _ in best.values()} - {"default"})
 
     got = {}    # (kind, n) -> {"ours": [...], "default": [...], ...}
-    system = ""
+    system = version = ""
 
     def take(result, who):
         for kind in ("prefill", "decode"):
@@ -85,13 +89,15 @@ def main():
                 take(measure("llm bench", ours_cmd + sizes), who)
             else:
                 result = measure(f"llama.cpp ({who})", peer_cmd + sizes + PEER_FLAGS[who])
-                system = result["system"]
+                system, version = result["system"], result["version"]
                 take(result, who)
             print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
 
     print(f"{os.path.basename(args.model)}, {args.threads} threads, {args.reps} runs of each in turn; tokens a second\n")
-    print(f"{'':14} {'llm:':5} {'min':>7} {'median':>9} {'max':>9}   {'llama.cpp:':>10} {'min':>7} {'median':>9} {'max':>9}   ratio")
+    print(f"{'':13} {'llm':>29} {'llama.cpp':>32} {'ratio of':>12}")
+    head = f"{'min':>9} {'median':>9} {'max':>9}"
+    print(f"{'':13} {head} {'':2} {head} {'medians':>12}   peer's flags")
     worst = None
     for (kind, n), sides in got.items():
         ours = sides["ours"]
@@ -99,9 +105,9 @@ def main():
             theirs = sides[who]
             ratio = statistics.median(ours) / statistics.median(theirs)
             worst = ratio if worst is None else min(worst, ratio)
-            flags = "" if who == "default" else f"  ({who})"
-            print(f"{kind:8}{n:5} {row(ours):>30}   {row(theirs):>38}   {ratio:5.2f}{flags}")
-    print(f"\nmachine: {cpu_name()}, {platform.system()} {platform.release()}\npeer: {system}")
+            print(f"{kind:8}{n:5} {row(ours)} {'':2} {row(theirs)} {ratio:12.2f}   {who}")
+    print(f"\nload of the machine before the run: {load:.2f}" + ("  (busy: do not trust these numbers)" if load > 0.5 else ""))
+    print(f"machine: {cpu_name()}, {platform.system()} {platform.release()}\npeer: llama-cpp-python {version}, {system}")
     print(f"smallest ratio: {worst:.2f}")
     if args.json:
         with open(args.json, "w", encoding="ascii") as f:
