@@ -167,4 +167,5 @@ subtest 'strings and numbers' => sub {
 };
 
 $n->stop;
+undef $n;
 done_testing;

@@ -224,6 +224,7 @@ subtest 'EOS' => sub {
 };
 
 $n->stop;
+undef $n;
 done_testing;
 
 sub fixture {

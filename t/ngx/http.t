@@ -165,4 +165,5 @@ subtest 'HTTP/2' => sub {
 };
 
 $n->stop;
+undef $n;
 done_testing;

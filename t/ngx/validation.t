@@ -209,4 +209,5 @@ subtest 'llm_error_format' => sub {
 
 is 0 + (() = $n->log =~ /\[error\]/g), 0, 'faults of clients are no errors in the log';
 $n->stop;
+undef $n;
 done_testing;
