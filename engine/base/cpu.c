@@ -5,6 +5,8 @@
  */
 #include "base/cpu.h"
 
+#include <stdatomic.h>
+
 #if defined(__x86_64__)
 
 #include <cpuid.h>
@@ -19,8 +21,8 @@ read_xcr0(void)
     return (uint64_t) hi << 32 | lo;
 }
 
-unsigned
-llm_cpu_features(void)
+static unsigned
+ask(void)
 {
     /* bit numbers: Intel SDM volume 2, CPUID */
     enum {
@@ -59,10 +61,24 @@ llm_cpu_features(void)
 
 #else
 
-unsigned
-llm_cpu_features(void)
+static unsigned
+ask(void)
 {
     return 0;
 }
 
 #endif
+
+unsigned
+llm_cpu_features(void)
+{
+    /* CPUID is slow, and far slower in a virtual machine; two threads may both ask, the answer is the same */
+    static _Atomic unsigned cached;
+    const unsigned asked = 1u << 31;
+    unsigned f = atomic_load_explicit(&cached, memory_order_relaxed);
+    if (f == 0) {
+        f = ask() | asked;
+        atomic_store_explicit(&cached, f, memory_order_relaxed);
+    }
+    return f & ~asked;
+}

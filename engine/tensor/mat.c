@@ -506,9 +506,8 @@ head_f16(const uint8_t *head, uint32_t i)
     return llm_f16_to_f32(lay_load16(head + 2 * i));
 }
 
-/* Scale and minimum (as a number to add) of row r, half h of block i of a group. */
-static void
-row_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r, float *scale, float *min)
+void
+llm_mat_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r, float *scale, float *min)
 {
     uint32_t half = 2 * i + h;
     *min = 0.0f;
@@ -559,7 +558,7 @@ llm_mat_row_block(const llm_mat_t *m, uint32_t row, uint32_t block, float dst[32
     row_quants(m->layout, head + g->head + (size_t) i * g->body, r, q);
     for (uint32_t h = 0; h < 2; h++) {
         float scale, min;
-        row_scale(m->layout, head, i, h, r, &scale, &min);
+        llm_mat_scale(m->layout, head, i, h, r, &scale, &min);
         for (uint32_t c = 16 * h; c < 16 * h + 16; c++) {
             dst[c] = g->mins ? scale * (float) q[c] + min : scale * (float) q[c];
         }

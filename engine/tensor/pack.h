@@ -103,6 +103,8 @@ lay_six(const uint8_t *abc, uint32_t i)
 /* Columns 32 block .. 32 block + 31 of one row of a quantized layout; one column of a float layout. mat.c. Thread: any. */
 void llm_mat_row_block(const llm_mat_t *m, uint32_t row, uint32_t block, float dst[32]);
 float llm_mat_float(const llm_mat_t *m, uint32_t row, uint32_t col);
+/* Scale and minimum (as a number to add) of row r of a tile, half h of block i of the group that starts at head. */
+void llm_mat_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r, float *scale, float *min);
 
 static inline uint32_t
 lay_load32(const uint8_t *p)

@@ -25,6 +25,7 @@
 #define VI_SET32(x)         _mm512_set1_epi32(x)
 #define VI_AND(a, b)        _mm512_and_si512(a, b)
 #define VI_OR(a, b)         _mm512_or_si512(a, b)
+#define VI_XOR(a, b)        _mm512_xor_si512(a, b)
 #define VI_ADD32(a, b)      _mm512_add_epi32(a, b)
 #define VI_SRL16(a, n)      _mm512_srli_epi16(a, n)
 #define VI_SLL16(a, n)      _mm512_slli_epi16(a, n)
@@ -37,6 +38,7 @@
 #define VI_DOT(c, w, x)     _mm512_dpbusd_epi32(c, w, x)
 #define VI_DOT_SIGNED(c, w, x) (c)              /* not used: WIDE_SIGNED is 0 */
 #define WIDE_SIGNED         0
+#define DOT_16BIT           0
 #define PREFETCH(p)         _mm_prefetch((const char *) (p), _MM_HINT_T0)
 #define PREFETCH_BYTES      2048
 

@@ -9,7 +9,7 @@ static void
 test_rows(uint32_t type, uint32_t rows, uint32_t cols)
 {
     llm_mat_t m;
-    uint8_t *file;
+    uint8_t *file = NULL;
     const llm_format_t *f = llm_format(type);
     if (!ok(td_mat(&m, type, rows, cols, &file), "%s %ux%u packs", f->name, rows, cols)) {
         return;

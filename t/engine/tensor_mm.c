@@ -6,7 +6,9 @@
  * times |w|, summed; plus f32 rounding of the sums.
  */
 #include "tap.h"
+#include "base/cpu.h"
 #include "tensor/kern.h"
+#include "tensor/kern_isa.h"
 #include "tensor_data.h"
 
 #define F32_TOL 4e-6        /* relative to sum |w x|: 32 f32 ulps */
@@ -88,7 +90,7 @@ static void
 test_product(const llm_kern_t *k, uint32_t type, uint32_t rows, uint32_t cols, uint32_t n)
 {
     llm_mat_t m;
-    uint8_t *file;
+    uint8_t *file = NULL;
     acts_t s;
     size_t ldy = rows + 2;
     if (!td_mat(&m, type, rows, cols, &file)) {
@@ -119,7 +121,7 @@ test_bits(const llm_kern_t *k, uint32_t type, uint32_t rows, uint32_t cols)
     static const uint32_t batches[] = { 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 16, 17, 31, 64, 65, 70 };
     const uint32_t n_max = 70;
     llm_mat_t m;
-    uint8_t *file;
+    uint8_t *file = NULL;
     acts_t s;
     if (!td_mat(&m, type, rows, cols, &file)) {
         ok(0, "matrix");
@@ -163,7 +165,7 @@ static void
 test_sets_agree(const llm_kern_t *const *sets, uint32_t n_sets, uint32_t type, uint32_t rows, uint32_t cols, uint32_t n)
 {
     llm_mat_t m;
-    uint8_t *file;
+    uint8_t *file = NULL;
     acts_t s;
     const llm_kern_t *first = NULL;
     if (!td_mat(&m, type, rows, cols, &file)) {
@@ -231,8 +233,21 @@ main(void)
     static const uint32_t rows[] = { 1, 15, 16, 17, 33, 64, 80 };
     static const uint32_t cols[] = { 1, 31, 32, 33, 64, 96, 256, 288, 576, 768, 1056 };
     static const uint32_t tokens[] = { 1, 2, 3, 7, 8, 9, 16, 17, 64, 65 };
-    const llm_kern_t *sets[4];
+    const llm_kern_t *sets[5];
     uint32_t n_sets = llm_kern_all(sets), pick = 0;
+#if defined(__x86_64__)
+    /* the avx2 set picks one of two; the other is tested as a set of its own */
+    llm_kern_t plain;
+    for (uint32_t i = 0; i < n_sets; i++) {
+        if (strcmp(sets[i]->name, "avx2") == 0 && (llm_cpu_features() & LLM_CPU_AVX_VNNI)) {
+            plain = *sets[i];
+            plain.name = "avx2-without-vnni";
+            plain.mm = llm_avx2_mm;
+            sets[n_sets++] = &plain;
+            break;
+        }
+    }
+#endif
 
     for (uint32_t i = 0; i < n_sets; i++) {
         diag("set %s", sets[i]->name);
