@@ -177,9 +177,9 @@ sub check {
 
 sub read_file {
     my ($self, $name) = @_;
-    open my $f, '<:raw', "$self->{dir}/$name" or return '';
+    open my $f, '<:raw', $name =~ m{^/} ? $name : "$self->{dir}/$name" or return '';
     local $/;
-    return scalar <$f>;
+    return scalar(<$f>) // '';
 }
 
 sub log { return $_[0]->read_file('error.log') }
@@ -192,7 +192,7 @@ sub wait_for {
         my $got = $done->();
         return $got if $got;
         return undef if time > $end;
-        sleep 0.02;
+        sleep 0.03;
     }
 }
 
@@ -220,15 +220,9 @@ sub start {
 sub workers {
     my ($self, $title) = @_;
     $title ||= qr/^nginx: worker process/;
-    my @pids;
-    for my $stat (glob '/proc/[0-9]*/stat') {
-        open my $f, '<', $stat or next;
-        my ($pid, $state, $ppid) = (<$f> || '') =~ /^(\d+) \(.*\) (\S) (\d+)/ or next;
-        next unless $ppid == ($self->{pid} || -1) && $state ne 'Z';
-        open my $c, '<', "/proc/$pid/cmdline" or next;
-        push @pids, $pid if (<$c> || '') =~ $title;
-    }
-    return my @sorted = sort { $a <=> $b } @pids;   # the assignment makes it a count in scalar context
+    my $master = $self->{pid} || return;
+    my @pids = split ' ', $self->read_file("/proc/$master/task/$master/children");
+    return my @live = grep { $self->read_file("/proc/$_/cmdline") =~ $title } @pids;   # a zombie has no command line
 }
 
 # Kills one process of this nginx by pid; waits until it is gone unless wait => 0.
