@@ -1,0 +1,161 @@
+# config.t - nginx -t: what is refused and in which words, with file and line; what is inherited; nothing is loaded.
+
+use strict;
+use warnings;
+use lib 't/lib';
+
+use JSON::PP ();
+use Test::More;
+
+use LLM::HTTP;
+use LLM::Nginx;
+
+LLM::Nginx::skip_all('the module is not built') unless LLM::Nginx::available();
+
+my $gguf = '%%ROOT%%/t/fixtures/gguf/llama-F32.gguf';
+my $n = LLM::Nginx->new;
+$n->write_file('broken.jinja', '{% for x in %}');
+$n->write_file('empty.jinja', '');
+
+# the directive under test stands in line $line of the generated file
+sub check {
+    my ($http) = @_;
+    $n->conf($http);
+    my ($rc, $out) = $n->check;
+    return ($rc, $out);
+}
+
+sub line_of {
+    my ($mark) = @_;
+    my @lines = split /\n/, $n->read_file('nginx.conf');
+    my ($i) = grep { index($lines[$_], $mark) >= 0 } 0 .. $#lines;
+    return $i + 1;
+}
+
+sub refused {
+    my ($http, $mark, $message, $name) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    my ($rc, $out) = check($http);
+    my $line = line_of($n->expand($mark));
+    ok $rc != 0 && $out =~ /\Q$message\E.* in \S*nginx\.conf:$line\b/s, $name || $message or diag "line $line: $out";
+}
+
+my @model = (
+    [ 'weights /nowhere;',            '"weights" file "/nowhere" cannot be used' ],
+    [ 'weight x;',                    'unknown directive "weight" in llm_model' ],
+    [ 'weights;',                     'invalid number of arguments in "weights" directive' ],
+    [ "weights $gguf; weights x;",    '"weights" directive is duplicate' ],
+    [ "weights $gguf; context 7;",    'invalid value "7" of "context", it must be from 8 to 1048576' ],
+    [ "weights $gguf; context x;",    'invalid value "x" of "context"' ],
+    [ "weights $gguf; threads 0;",    'invalid value "0" of "threads", it must be from 1 to 256' ],
+    [ "weights $gguf; parallel 257;", 'invalid value "257" of "parallel", it must be from 1 to 256' ],
+    [ "weights $gguf; slots 5000;",   'invalid value "5000" of "slots", it must be from 1 to 4096' ],
+    [ "weights $gguf; kv_cache 1x;",  'invalid size "1x" of "kv_cache"' ],
+    [ "weights $gguf; kv_cache 1m f8;", 'invalid type "f8" of "kv_cache", it must be "f16" or "f32"' ],
+    [ "weights $gguf; template nothing.jinja;", 'nothing.jinja" failed' ],
+    [ "weights $gguf; template empty.jinja;",   'empty.jinja" must have 1 to 1048576 bytes' ],
+    [ "weights $gguf; template broken.jinja;",  'broken.jinja"' ],
+);
+refused("llm_model m { $_->[0] }\nserver { listen 127.0.0.1:%%PORT%%; }", "llm_model m { $_->[0]", $_->[1], $_->[0]) for @model;
+
+# reported at the line of the block
+refused("llm_model m { }\n", 'llm_model m', 'llm_model "m" has no "weights"');
+refused("llm_model m {\nweights $gguf; context 64; kv_cache 1k;\n}\n", 'llm_model m {',
+    'llm_model "m": a "kv_cache" of 1024 bytes does not hold one context of 64 tokens');
+refused("llm_model m {\nweights %%ROOT%%/t/fixtures/malformed/$_.gguf;\n}\n", 'llm_model m {', 'llm_model "m": ', "malformed: $_")
+    for qw(bad_magic truncated_header truncated_data unsupported_architecture);
+
+my $model = "llm_model m { weights $gguf; context 64; kv_cache 8m; }";
+refused("$model\nllm_model \"a b\" { weights $gguf; }", 'llm_model "a b"', 'invalid model name "a b"');
+refused("$model\nserver { listen 127.0.0.1:%%PORT%%;\nlocation / {\nllm_pass other; } }", 'llm_pass', 'unknown llm_model "other"');
+refused("$model\nserver { listen 127.0.0.1:%%PORT%%;\nlocation / {\nllm_generate; } }", 'llm_generate',
+    '"llm_generate" needs "llm_pass" in the same location');
+refused("$model\nserver { listen 127.0.0.1:%%PORT%%;\nlocation / { llm_pass m; llm_info;\nllm_generate; } }", 'llm_generate',
+    '"llm_generate" conflicts with "llm_info"');
+
+my @values = (
+    [ 'llm_max_concurrent_requests 0;',    'invalid value "0" of "llm_max_concurrent_requests", it must be from 1 to 4096' ],
+    [ 'llm_max_best_of 0;',                'invalid value "0" of "llm_max_best_of", it must be from 1 to 256' ],
+    [ 'llm_max_stop_sequences 257;',       'invalid value "257" of "llm_max_stop_sequences", it must be from 0 to 256' ],
+    [ 'llm_max_top_n_tokens -1;',          'invalid value "-1" of "llm_max_top_n_tokens", it must be from 0 to 256' ],
+    [ 'llm_max_client_batch_size 0;',      'invalid value "0" of "llm_max_client_batch_size", it must be from 1 to 256' ],
+    [ 'llm_max_input_tokens 0;',           'invalid value "0" of "llm_max_input_tokens", it must be from 1 to 1048576' ],
+    [ 'llm_max_total_tokens x;',           'invalid value "x" of "llm_max_total_tokens", it must be from 1 to 1048576' ],
+    [ 'llm_default_max_new_tokens 0;',     'invalid value "0" of "llm_default_max_new_tokens"' ],
+    [ 'llm_model_id "";',                  'must not be empty' ],
+    [ 'llm_compute_type "";',              'must not be empty' ],
+    [ 'llm_return_full_text maybe;',       'it must be "on" or "off"' ],
+    [ 'llm_stream_errors both;',           'invalid value "both"' ],
+    [ 'llm_error_format xml;',             'invalid value "xml"' ],
+    [ 'llm_sse_keepalive 0;',              'must not be zero' ],
+    [ 'llm_generation_timeout 0;',         'must not be zero' ],
+    [ 'llm_queue_timeout soon;',           'invalid value' ],
+    [ 'llm_cors_allow_origin example.com;', 'invalid origin "example.com"' ],
+    [ 'llm_cors_allow_origin * http://a;', 'invalid origin "*"' ],
+    [ 'llm_cors_allow_origin "http://a, http://b";', 'invalid origin' ],
+    [ 'llm_prompt_by_lua_block { x = = 1 }', 'x = = 1' ],
+);
+for (@values) {
+    my ($directive, $message) = @$_;
+    $message = '' if $directive =~ /lua/;
+    refused("$model\nserver { listen 127.0.0.1:%%PORT%%; location / { llm_pass m;\n$directive\n} }", $directive, $message, $directive);
+    next if $directive =~ /lua/;
+    refused("$model\n$directive\n", $directive, $message, "$directive in http") if $directive =~ /best_of|origin example/;
+}
+refused("$model\nserver { listen 127.0.0.1:%%PORT%%; location / {\nllm_pass m; llm_max_total_tokens 65; } }", 'llm_pass',
+    '"llm_max_total_tokens" 65 exceeds the context of 64 tokens of llm_model "m"');
+refused("$model\nserver { listen 127.0.0.1:%%PORT%%; location / {\nllm_pass m; llm_max_total_tokens 10; llm_max_input_tokens 10; } }",
+    'llm_pass', '"llm_max_input_tokens" 10 must be less than "llm_max_total_tokens" 10');
+
+my @duplicates = ('llm_pass m;', 'llm_max_best_of 2;', 'llm_sse_keepalive 1s;', 'llm_cors_allow_origin off;', 'llm_error_format tgi;');
+for (@duplicates) {
+    my ($rc, $out) = check("$model\nserver { listen 127.0.0.1:%%PORT%%; location / { $_ $_ llm_model_id x; } }");
+    ok $rc && $out =~ /is duplicate in/, "$_ twice" or diag $out;
+}
+{
+    my ($rc, $out) = check("$model\n$model");
+    ok $rc && $out =~ /duplicate llm_model "m" in/, 'llm_model twice' or diag $out;
+}
+
+subtest 'accepted' => sub {
+    $n = LLM::Nginx->new;
+    my ($rc, $out) = check(<<"EOC");
+        llm_max_best_of 3;
+        llm_stream_errors event;
+        llm_model b { include %%DIR%%/model.inc; threads auto; slots 4; parallel 4; kv_cache 8m f32; }
+        llm_model c { weights $gguf; }
+        server {
+            listen 127.0.0.1:%%PORT%%;
+            llm_max_top_n_tokens 30;
+            location / { llm_pass b; llm_max_best_of 4; }
+            location /c/ { llm_pass c; llm_max_total_tokens 64; llm_max_input_tokens 60; client_max_body_size 100k; }
+        }
+EOC
+    isnt $rc, 0, 'an include that is missing';
+    $n->write_file('model.inc', $n->expand("weights $gguf; context 64;\n"));
+    ($rc, $out) = $n->check;
+    is $rc, 0, 'all of it' or diag $out;
+    unlike $out, qr/weights loaded/, 'nginx -t loads no weights';
+    $n->start;
+    my $http = LLM::HTTP->new(port => $n->port);
+    my $i = $http->get('/info')->json;
+    is_deeply [ @$i{qw(max_best_of max_total_tokens)} ], [ 4, 64 ], 'of the location, of the model';
+    $i = $http->get('/c/info')->json;
+    is_deeply [ @$i{qw(max_best_of max_total_tokens max_input_tokens)} ], [ 3, 64, 60 ], 'of http, of the location';
+    is $http->post('/generate_stream', { inputs => '' })->header('content-type'), 'text/event-stream', 'llm_stream_errors of http';
+    is scalar @{ $http->post('/generate', { inputs => 'a', parameters => { top_n_tokens => 30, max_new_tokens => 1, 
+        details => JSON::PP::true } })->json->{details}{top_tokens}[0] }, 30, 'llm_max_top_n_tokens of the server reaches the engine';
+    like $n->log, qr/llm_model "b": \d+ MB of weights loaded/, 'loaded at the start';
+    $n->stop(allow => qr/model\.inc/);
+};
+
+subtest 'without llm_model the module does nothing' => sub {
+    $n = LLM::Nginx->new;
+    $n->conf('server { listen 127.0.0.1:%%PORT%%; location / { return 200 ok; } }');
+    $n->start;
+    is(LLM::HTTP->new(port => $n->port)->get('/')->body, 'ok', 'nginx serves');
+    $n->stop;
+};
+
+undef $n;
+done_testing;
