@@ -1,0 +1,357 @@
+/*
+ * ngx_http_llm_lua_vm.c - the Lua state of a process: memory, libraries,
+ * bundled modules, limits of time and instructions.
+ *
+ * Does not own: requests, coroutines, configuration.
+ *
+ * Limits: a count hook looks at the clock and at the number of instructions
+ * every few thousand of them.  Once a script is past a limit, the hook fires
+ * at every instruction, so that a pcall() of the script cannot keep it
+ * alive.  The hook does not fire inside C functions of LuaJIT nor, with the
+ * JIT on, in compiled loops.
+ */
+#include "ngx_http_llm_lua_state.h"
+
+
+#define NGX_HTTP_LLM_LUA_COUNT  1000    /* instructions between two looks */
+
+
+static void *ngx_http_llm_lua_vm_alloc(void *data, void *ptr, size_t osize,
+    size_t nsize);
+static int ngx_http_llm_lua_vm_init(lua_State *L);
+static void ngx_http_llm_lua_vm_libs(lua_State *L);
+static int ngx_http_llm_lua_vm_loader(lua_State *L);
+static void ngx_http_llm_lua_vm_entry(ngx_http_llm_lua_vm_t *vm,
+    lua_State *L);
+static void ngx_http_llm_lua_vm_count(lua_State *L, lua_Debug *ar);
+static uint64_t ngx_http_llm_lua_vm_now(void);
+
+
+ngx_http_llm_lua_vm_t  ngx_http_llm_lua_vm;
+
+
+ngx_int_t
+ngx_http_llm_lua_vm_open(ngx_http_llm_lua_vm_t *vm, u_char *err, size_t len)
+{
+    int  rc;
+
+    vm->used = 0;
+    vm->current = NULL;
+
+    vm->state = lua_newstate(ngx_http_llm_lua_vm_alloc, vm);
+    if (vm->state == NULL) {
+        *ngx_snprintf(err, len - 1, "no memory for a Lua state") = '\0';
+        return NGX_ERROR;
+    }
+
+    rc = lua_cpcall(vm->state, ngx_http_llm_lua_vm_init, vm);
+
+    if (rc != 0) {
+        *ngx_snprintf(err, len - 1, "%s",
+                      ngx_http_llm_lua_vm_message(vm->state)) = '\0';
+        ngx_http_llm_lua_vm_close(vm);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_llm_lua_vm_close(ngx_http_llm_lua_vm_t *vm)
+{
+    if (vm->state) {
+        lua_close(vm->state);
+        vm->state = NULL;
+    }
+}
+
+
+static void *
+ngx_http_llm_lua_vm_alloc(void *data, void *ptr, size_t osize, size_t nsize)
+{
+    ngx_http_llm_lua_vm_t *vm = data;
+
+    void  *new;
+
+    if (nsize == 0) {
+        vm->used -= osize;
+        ngx_free(ptr);
+        return NULL;
+    }
+
+    if (vm->limit && nsize > osize
+        && (vm->used > vm->limit || nsize - osize > vm->limit - vm->used))
+    {
+        return NULL;
+    }
+
+    new = realloc(ptr, nsize);
+
+    if (new) {
+        vm->used += nsize - osize;
+    }
+
+    return new;
+}
+
+
+const char *
+ngx_http_llm_lua_vm_message(lua_State *L)
+{
+    if (lua_gettop(L) && lua_type(L, -1) == LUA_TSTRING) {
+        return lua_tostring(L, -1);
+    }
+
+    return "(error object is not a string)";
+}
+
+
+/* ------------------------------------------------------------- making it */
+
+static int
+ngx_http_llm_lua_vm_init(lua_State *L)
+{
+    ngx_http_llm_lua_vm_t  *vm = lua_touserdata(L, 1);
+
+    lua_gc(L, LUA_GCSTOP, 0);
+
+    ngx_http_llm_lua_vm_libs(L);
+
+    if (vm->jit) {
+        lua_pushcfunction(L, luaopen_jit);
+        lua_pushliteral(L, LUA_JITLIBNAME);
+        lua_call(L, 1, 0);
+
+    } else {
+        luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE|LUAJIT_MODE_OFF);
+    }
+
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "llm.sandbox");
+    lua_call(L, 1, 1);
+
+    ngx_http_llm_lua_api_push(L);
+
+    lua_createtable(L, 0, 1);
+    lua_pushnumber(L, (lua_Number) vm->output);
+    lua_setfield(L, -2, "output");
+
+    lua_call(L, 2, 1);
+
+    ngx_http_llm_lua_vm_entry(vm, L);
+
+    lua_newtable(L);
+    vm->hooks = luaL_ref(L, LUA_REGISTRYINDEX);
+
+    /* the first luaL_unref() may allocate; later ones are not protected */
+
+    lua_pushboolean(L, 1);
+    luaL_unref(L, LUA_REGISTRYINDEX, luaL_ref(L, LUA_REGISTRYINDEX));
+
+    lua_gc(L, LUA_GCRESTART, 0);
+    lua_gc(L, LUA_GCCOLLECT, 0);
+
+    return 0;
+}
+
+
+/*
+ * The libraries that bundled modules use.  require() finds nothing else, and
+ * hooks get even less: lua/llm/sandbox.lua.
+ */
+
+static void
+ngx_http_llm_lua_vm_libs(lua_State *L)
+{
+    const luaL_Reg  *lib;
+
+    static const luaL_Reg  libs[] = {
+        { "", luaopen_base },
+        { LUA_STRLIBNAME, luaopen_string },
+        { LUA_TABLIBNAME, luaopen_table },
+        { LUA_MATHLIBNAME, luaopen_math },
+        { LUA_OSLIBNAME, luaopen_os },
+        { LUA_DBLIBNAME, luaopen_debug },
+        { LUA_BITLIBNAME, luaopen_bit },
+        { NULL, NULL }
+    };
+
+    for (lib = libs; lib->func; lib++) {
+        lua_pushcfunction(L, lib->func);
+        lua_pushstring(L, lib->name);
+        lua_call(L, 1, 0);
+    }
+
+    lua_newtable(L);                        /* the modules loaded so far */
+    lua_pushcclosure(L, ngx_http_llm_lua_vm_loader, 1);
+    lua_setglobal(L, "require");
+}
+
+
+/* require() of bundled modules */
+
+static int
+ngx_http_llm_lua_vm_loader(lua_State *L)
+{
+    const char                       *name;
+    char                              chunk[64];
+    const ngx_http_llm_lua_source_t  *source;
+
+    name = luaL_checkstring(L, 1);
+
+    lua_pushvalue(L, 1);
+    lua_rawget(L, lua_upvalueindex(1));
+
+    if (!lua_isnil(L, -1)) {
+        return 1;
+    }
+
+    source = ngx_http_llm_lua_bundle_find(name);
+
+    if (source == NULL) {
+        return luaL_error(L, "module '%s' not found", name);
+    }
+
+    *ngx_snprintf((u_char *) chunk, sizeof(chunk) - 1, "=%s", name) = '\0';
+
+    if (luaL_loadbuffer(L, (const char *) source->data, source->len, chunk)
+        != 0)
+    {
+        return lua_error(L);
+    }
+
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 1);
+
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, lua_upvalueindex(1));
+
+    return 1;
+}
+
+
+/* keeps the functions of the table on top of the stack, which is popped */
+
+static void
+ngx_http_llm_lua_vm_entry(ngx_http_llm_lua_vm_t *vm, lua_State *L)
+{
+    ngx_uint_t  i;
+
+    struct {
+        const char  *name;
+        int         *ref;
+    } entries[] = {
+        { "null", &vm->null },
+        { "int", &vm->make_int },
+        { "float", &vm->make_float },
+        { "new", &vm->new_ctx },
+        { "prompt", &vm->prompt },
+        { "output", &vm->output_hook },
+        { "render", &vm->render }
+    };
+
+    for (i = 0; i < sizeof(entries) / sizeof(entries[0]); i++) {
+        lua_getfield(L, -1, entries[i].name);
+        *entries[i].ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+
+    lua_getfield(L, -1, "array");
+    lua_getmetatable(L, -1);
+    vm->array = luaL_ref(L, LUA_REGISTRYINDEX);
+
+    lua_pop(L, 2);
+}
+
+
+ngx_int_t
+ngx_http_llm_lua_vm_check(ngx_str_t *source, const char *chunk, u_char *err,
+    size_t len)
+{
+    int         rc;
+    lua_State  *L;
+
+    L = luaL_newstate();
+    if (L == NULL) {
+        *ngx_snprintf(err, len - 1, "no memory for a Lua state") = '\0';
+        return NGX_ERROR;
+    }
+
+    /* luaL_loadbuffer() is protected and returns memory errors too */
+
+    rc = luaL_loadbuffer(L, (char *) source->data, source->len, chunk);
+
+    if (rc != 0) {
+        *ngx_snprintf(err, len - 1, "%s", ngx_http_llm_lua_vm_message(L))
+            = '\0';
+    }
+
+    lua_close(L);
+
+    return rc == 0 ? NGX_OK : NGX_ERROR;
+}
+
+
+/* ---------------------------------------------------------------- limits */
+
+void
+ngx_http_llm_lua_vm_begin(ngx_http_llm_lua_vm_t *vm, ngx_msec_t ms,
+    ngx_uint_t steps)
+{
+    vm->killed = 0;
+    vm->counted = 0;
+    vm->allowed = ms;
+    vm->budget = steps;
+    vm->deadline = ms ? ngx_http_llm_lua_vm_now() + (uint64_t) ms * 1000000
+                      : 0;
+
+    lua_sethook(vm->state, ngx_http_llm_lua_vm_count, LUA_MASKCOUNT,
+                NGX_HTTP_LLM_LUA_COUNT);
+}
+
+
+void
+ngx_http_llm_lua_vm_end(ngx_http_llm_lua_vm_t *vm)
+{
+    lua_sethook(vm->state, NULL, 0, 0);
+}
+
+
+static void
+ngx_http_llm_lua_vm_count(lua_State *L, lua_Debug *ar)
+{
+    ngx_http_llm_lua_vm_t  *vm = &ngx_http_llm_lua_vm;
+
+    if (!vm->killed) {
+        vm->counted += NGX_HTTP_LLM_LUA_COUNT;
+
+        if ((vm->budget == 0 || vm->counted <= vm->budget)
+            && (vm->deadline == 0
+                || ngx_http_llm_lua_vm_now() <= vm->deadline))
+        {
+            return;
+        }
+
+        vm->killed = 1;
+
+        lua_sethook(L, ngx_http_llm_lua_vm_count, LUA_MASKCOUNT, 1);
+    }
+
+    if (vm->budget && vm->counted > vm->budget) {
+        luaL_error(L, "ran for more than %d instructions", (int) vm->budget);
+    }
+
+    luaL_error(L, "ran for more than %d ms", (int) vm->allowed);
+}
+
+
+static uint64_t
+ngx_http_llm_lua_vm_now(void)
+{
+    struct timespec  ts;
+
+    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
+
+    return (uint64_t) ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
