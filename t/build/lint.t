@@ -68,6 +68,7 @@ rule('of the engine the glue includes only llm.h', sub {
 
 rule('library headers stay where they belong', sub {
     my ($file, @lines) = @_;
+    return unless $file =~ /\.(?:c|h|inc)$/;
     return grep_lines(\@lines, sub {
         return unless /^\s*#\s*include\s+["<]([^">]+)[">]/ && $LIBRARY{$1};
         return $file =~ $LIBRARY{$1} ? () : $1;

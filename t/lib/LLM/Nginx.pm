@@ -24,6 +24,7 @@ use File::Path ();
 use File::Temp ();
 use IO::Socket::INET;
 use POSIX ();
+use Scalar::Util ();
 use Test::More ();
 use Time::HiRes qw(time sleep);
 
@@ -32,6 +33,7 @@ use constant STOP_WAIT  => 30;
 
 our $ROOT = Cwd::getcwd();         # prove runs from the root of the repository
 
+my %live;                          # all objects of this process
 my $BAD = qr/\[(?:alert|crit|emerg)\]|ERROR: \w+Sanitizer|: runtime error: |exited on signal|core dumped/;
 
 sub new {
@@ -41,6 +43,7 @@ sub new {
         dir   => File::Temp::tempdir('llm-test-XXXXXX', TMPDIR => 1),
         owner => $$, port => [], lock => [],
     }, $class;
+    Scalar::Util::weaken($live{$self} = $self);
     $self->add_port for 1 .. ($o{ports} || 1);
     $self->{build} = "$ROOT/" . ($ENV{LLM_TEST_SAN} ? 'build-san' : 'build');
     mkdir "$self->{dir}/$_" for qw(html temp);
@@ -273,21 +276,20 @@ sub stop {
     return $ended && !@bad;
 }
 
+# Ends what runs and removes the folder; at the latest when the test ends (in END: Test::More still works there).
 sub DESTROY {
     my ($self) = @_;
     local ($?, $@, $!);
-    return unless $self->{owner} == $$;
+    return unless $self->{owner} == $$ && delete $live{$self};
     if (my $pid = $self->{pid}) {
         my @all = ($pid, $self->workers);
         kill 'TERM', $pid;
         kill 'KILL', @all unless $self->wait_for(sub { waitpid($pid, POSIX::WNOHANG()) != 0 }, 5);
     }
-    if ($ENV{LLM_TEST_KEEP} || !Test::More->builder->is_passing) {
-        Test::More::diag("kept: $self->{dir}");
-    }
-    else {
-        File::Path::remove_tree($self->{dir});
-    }
+    if ($ENV{LLM_TEST_KEEP} || !Test::More->builder->is_passing) { Test::More::diag("kept: $self->{dir}") }
+    else { File::Path::remove_tree($self->{dir}) }
 }
+
+END { my $status = $?; $_->DESTROY for grep { $_ } values %live; $? = $status }
 
 1;
