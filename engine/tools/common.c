@@ -204,6 +204,9 @@ tool_session_open(tool_session_t *s, const char *path, const llm_engine_conf_t *
         if (c.n_ctx == 0) {
             c.n_ctx = trained < TOOL_DEFAULT_CTX ? trained : TOOL_DEFAULT_CTX;
         }
+        /* no more than these jobs can fill, with room for a page that is begun */
+        c.kv_bytes = (size_t) c.n_parallel * ((size_t) c.n_ctx + 64)
+                     * llm_model_kv_bytes(s->model, c.kv_type);
         rc = llm_engine_new(&s->engine, s->model, &c, err);
     }
     if (rc == LLM_OK) {

@@ -51,8 +51,8 @@ typedef struct {
 
 /*
  * Opens both; loading shows on stderr when that is a terminal. On failure nothing stays open.
- * conf->n_ctx == 0: the context of the model, but at most TOOL_DEFAULT_CTX, so that the cache
- * stays small.
+ * conf->n_ctx == 0: the context of the model, but at most TOOL_DEFAULT_CTX. The KV cache is made
+ * for conf->n_parallel sequences of that length.
  */
 #define TOOL_DEFAULT_CTX 8192
 llm_code_t tool_session_open(tool_session_t *s, const char *path, const llm_engine_conf_t *conf,
