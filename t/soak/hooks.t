@@ -1,5 +1,5 @@
 # hooks.t - thousands of requests with a prompt hook and a streaming moderation hook: workers keep their size and their
-# number of open files, and no forbidden word comes through.  LLM_TEST_LONG makes it 10,000.
+# number of open files, and no forbidden word comes through.
 
 use strict;
 use warnings;
@@ -13,7 +13,7 @@ use LLM::Nginx;
 LLM::Nginx::skip_all('the module is not built') unless LLM::Nginx::available();
 
 use constant { WARM => 300, PARALLEL => 16, WORKERS => 2, MAX_GROWTH_KB => 2048 };
-my $total = $ENV{LLM_TEST_LONG} ? 10_000 : 1_500;
+my $total = $ENV{LLM_TEST_LONG} ? 100_000 : $ENV{LLM_TEST_SAN} ? 1_500 : 10_000;
 
 # "e" is in nearly every text of the tiny model, so that the filter has work
 my $n = LLM::Nginx->new(workers => WORKERS, level => 'warn');
