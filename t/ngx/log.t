@@ -68,7 +68,7 @@ subtest 'variables' => sub {
     ($line) = logged(sub { $http->get('/static/') });
     like $line, qr/^\/static\/ 200 model=- prompt=- /, 'elsewhere';
     my $long = join ' ', map { "word $_" } 1 .. 50;
-    $http->post('/generate', { inputs => $long, parameters => { max_new_tokens => 1 } });
+    logged(sub { $http->post('/generate', { inputs => $long, parameters => { max_new_tokens => 1 } }) });
     ($line) = logged(sub { $http->post('/generate', { inputs => $long, parameters => { max_new_tokens => 1 } }) });
     my ($prompt, $cached) = $line =~ / prompt=(\d+) cached=(\d+) /;
     ok $cached > $prompt / 2 && $cached < $prompt, 'cached tokens of a prompt seen before' or diag $line;
