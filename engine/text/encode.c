@@ -166,6 +166,9 @@ cut_added(llm_enc_t *e, const llm_trie_t *trie, size_t lo, size_t hi, bool norma
             continue;
         }
         swallow(e, a, lo, hi, done, &from, &to, normalized);
+        if (from >= to) {       /* white space that the token before has swallowed */
+            continue;
+        }
         if (done < from) {
             rc = rest(e, done, from);
         }

@@ -377,7 +377,10 @@ static bool
 at_beginning(const llm_enc_t *e, size_t at)
 {
     for (unsigned k = e->n_map; k-- > 0;) {
-        at = llm_nbuf_src(e->map[k], at, false);
+        size_t i_op = (size_t) (e->map[k] - e->op);
+        /* what a charsmap removed in front of the first character counts as part of it */
+        bool charsmap = i_op < e->t->n_ops && e->t->op[i_op].kind == LLM_NORM_CHARSMAP;
+        at = charsmap && at == 0 ? e->map[k]->base : llm_nbuf_src(e->map[k], at, false);
     }
     return at == 0;
 }
