@@ -519,11 +519,11 @@ ngx_http_llm_text_offer(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
     text.data = s->text.data + s->released;
     text.len = s->safe - s->released;
 
-    if (ctx->conf->output_hook == NULL
-        || (s->safe == s->released && !s->ended))
-    {
+    if (ctx->conf->output_hook == NULL) {
         return ngx_http_llm_text_release(ctx, s, s->safe, &text, 0, s->ended);
     }
+
+    /* a token without text may be the beginning of a character: it waits */
 
     if (s->safe == s->shown && !s->ended) {
         return NGX_OK;

@@ -22,6 +22,7 @@ $n->conf(<<'EOC');
     server {
         listen 127.0.0.1:%%PORT%%;
         location / { llm_pass m; }
+        location = /metrics { llm_pass m; access_log off; }
         location /static/ { return 200; }
     }
 EOC
