@@ -105,7 +105,8 @@ typedef struct {
 /*
  * Tokenizes len bytes of UTF-8 (malformed bytes are treated as U+FFFD). out is filled with memory that
  * llm_tokens_free releases; it is zeroed on failure. Time is O(len log len). Thread: any, concurrently too.
- * Errors: NOMEM; UNSUPPORTED when the text needs a character the vocabulary cannot express.
+ * What the vocabulary cannot express becomes its unknown token or, where it has none, is left out: as the model was
+ * trained. Errors: NOMEM; ARG (over 1 GiB); UNSUPPORTED (a Unigram model without an unknown token needs one).
  */
 llm_code_t llm_tokenize(const llm_model_t *m, const char *text, size_t len, unsigned flags, llm_tokens_t *out, llm_err_t *err);
 void llm_tokens_free(llm_tokens_t *t);

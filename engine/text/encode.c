@@ -60,8 +60,9 @@ llm_enc_emit(llm_enc_t *e, int32_t id, size_t from, size_t to)
         to++;
     }
     for (unsigned k = e->n_map; k-- > 0;) {
-        from = llm_nbuf_src(e->map[k], from, false);
-        to = llm_nbuf_src(e->map[k], to, true);
+        size_t begin = llm_nbuf_src(e->map[k], from, false);
+        to = to > from ? llm_nbuf_src(e->map[k], to, true) : begin;     /* empty: an added space */
+        from = begin;
     }
     return append(e, id, from, to);
 }

@@ -376,7 +376,7 @@ llm_code_t
 llm_enc_normalize(llm_enc_t *e, size_t *from, size_t *to)
 {
     const llm_tok_t *t = e->t;
-    for (unsigned i = 0; i < t->n_ops; i++) {
+    for (unsigned i = 0; i < t->n_ops && *from < *to; i++) {
         bool changed;
         llm_nbuf_t *b = &e->op[i];
         llm_nbuf_clear(b, *from);

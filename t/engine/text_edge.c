@@ -442,6 +442,33 @@ test_offsets(void)
     }
 }
 
+/* Texts of which normalizers and added tokens take parts away. */
+static void
+test_vanishing(void)
+{
+    static const char *const kinds[] = { "flan",  "flan_nmt", "t5",  "phi3",
+                                         "llama", "mistral",  "bart" };
+    static const char *const texts[] = {
+        "z \ufeffB", "\ufeff", "\n \n", " \x01 ", "\x01\x01 a", "a\x01", "<|user|>  \n<|user|>",
+        " <mask>  <mask> ", "<extra_id_0>  \n <extra_id_0>", "\u3000<|end|>\u2003<|end|>\u00a0",
+        "\xb5\n\xff \ufeff\xe2\x96 x",
+    };
+    for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+        llm_tok_t *t = open_kind(kinds[k]);
+        unsigned bad = 0;
+        for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+            llm_tokens_t out;
+            bool good = llm_tok_encode(t, texts[i], strlen(texts[i]), LLM_TOK_PARSE_SPECIAL, &out,
+                                       &err)
+                        == LLM_OK;
+            bad += !good || !sane_offsets(&out, texts[i], strlen(texts[i]), false);
+            llm_tokens_free(&out);
+        }
+        ok(bad == 0, "%s: texts that lose parts keep sane offsets", kinds[k]);
+        llm_tok_free(t);
+    }
+}
+
 /* ----------------------------------------------------------------- streams */
 
 static void
@@ -561,6 +588,7 @@ main(void)
     test_refusals();
     test_floods();
     test_offsets();
+    test_vanishing();
     test_round_trips();
     test_prime();
     test_hold();
