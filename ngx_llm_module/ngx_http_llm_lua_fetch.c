@@ -20,7 +20,10 @@ static ngx_int_t ngx_http_llm_lua_fetch_request(ngx_http_request_t *sr,
     lua_State *L, ngx_str_t *body);
 static ngx_int_t ngx_http_llm_lua_fetch_headers(ngx_http_request_t *sr,
     lua_State *L, ngx_uint_t has_body);
-static ngx_int_t ngx_http_llm_lua_fetch_inherit(ngx_http_request_t *sr);
+static ngx_int_t ngx_http_llm_lua_fetch_inherit(ngx_http_request_t *sr,
+    lua_State *L, int n);
+static ngx_uint_t ngx_http_llm_lua_fetch_drops(ngx_table_elt_t *h,
+    lua_State *L, int n);
 static void ngx_http_llm_lua_fetch_check(lua_State *L, const char *name,
     size_t name_len, const char *value, size_t value_len);
 static ngx_table_elt_t *ngx_http_llm_lua_fetch_header(ngx_http_request_t *sr,
@@ -249,11 +252,11 @@ ngx_http_llm_lua_fetch_headers(ngx_http_request_t *sr, lua_State *L,
     const char       *name, *value;
     ngx_table_elt_t  *h;
 
-    if (sr && ngx_http_llm_lua_fetch_inherit(sr) != NGX_OK) {
+    n = (int) lua_objlen(L, 5);
+
+    if (sr && ngx_http_llm_lua_fetch_inherit(sr, L, n) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    n = (int) lua_objlen(L, 5);
 
     for (i = 1; i + 1 <= n; i += 2) {
 
@@ -303,13 +306,13 @@ ngx_http_llm_lua_fetch_headers(ngx_http_request_t *sr, lua_State *L,
 }
 
 
-static ngx_int_t
-ngx_http_llm_lua_fetch_inherit(ngx_http_request_t *sr)
+/* headers of the client that the subrequest does not get */
+
+static ngx_uint_t
+ngx_http_llm_lua_fetch_drops(ngx_table_elt_t *h, lua_State *L, int n)
 {
-    ngx_uint_t        i, k;
-    ngx_list_t        list;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    int          i;
+    ngx_uint_t   k, given;
 
     static const char  *dropped[] = {
         "content-length", "transfer-encoding", "content-type",
@@ -317,6 +320,37 @@ ngx_http_llm_lua_fetch_inherit(ngx_http_request_t *sr)
         "if-modified-since", "if-unmodified-since", "if-match",
         "if-none-match", "if-range", "te", NULL
     };
+
+    for (k = 0; dropped[k]; k++) {
+        if (ngx_strcasecmp(h->key.data, (u_char *) dropped[k]) == 0) {
+            return 1;
+        }
+    }
+
+    for (i = 1; i + 1 <= n; i += 2) {
+
+        lua_rawgeti(L, 5, i);
+
+        given = (ngx_strcasecmp(h->key.data,
+                                (u_char *) lua_tostring(L, -1)) == 0);
+        lua_pop(L, 1);
+
+        if (given) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_int_t
+ngx_http_llm_lua_fetch_inherit(ngx_http_request_t *sr, lua_State *L, int n)
+{
+    ngx_uint_t        i;
+    ngx_list_t        list;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
 
     if (ngx_list_init(&list, sr->pool, 8, sizeof(ngx_table_elt_t))
         != NGX_OK)
@@ -339,13 +373,7 @@ ngx_http_llm_lua_fetch_inherit(ngx_http_request_t *sr)
             i = 0;
         }
 
-        for (k = 0; dropped[k]; k++) {
-            if (ngx_strcasecmp(h[i].key.data, (u_char *) dropped[k]) == 0) {
-                break;
-            }
-        }
-
-        if (dropped[k] == NULL
+        if (!ngx_http_llm_lua_fetch_drops(&h[i], L, n)
             && ngx_http_llm_lua_fetch_header(sr, &list,
                    (char *) h[i].key.data, h[i].key.len,
                    (char *) h[i].value.data, h[i].value.len) == NULL)
@@ -464,10 +492,25 @@ static ngx_int_t
 ngx_http_llm_lua_fetch_done(ngx_http_request_t *sr, void *data, ngx_int_t rc)
 {
     ngx_buf_t                 *b;
+    ngx_connection_t          *c;
     ngx_http_llm_lua_ctx_t    *lctx;
     ngx_http_llm_lua_fetch_t  *fetch = data;
 
     lctx = fetch->lctx;
+    c = sr->connection;
+
+    /*
+     * A filter that fails marks the connection as broken and keeps the rest
+     * of its input, although only the answer of this subrequest was too large
+     * for its buffer.
+     */
+
+    if (rc == NGX_ERROR && !c->read->error && !c->read->eof
+        && !c->write->error && !c->timedout)
+    {
+        c->error = 0;
+        sr->buffered = 0;
+    }
 
     if (lctx == NULL || fetch->status) {
         return NGX_OK;

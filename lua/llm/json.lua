@@ -25,6 +25,7 @@ local setmetatable, type, next, rawget, tonumber, tostring, error =
 
 local MAX_DEPTH = 200
 local MAX_INT = 2 ^ 53
+local MAX_INT64 = 2 ^ 63                -- what other readers take as integer
 
 json.MAX_INT = MAX_INT
 
@@ -267,7 +268,7 @@ local function encode_string(s, o)
 end
 
 local function encode_number(v, o)
-    if v == floor(v) and v ~= huge and v ~= -huge then
+    if v == floor(v) and v < MAX_INT64 and v > -MAX_INT64 then
         return format("%.0f", v + 0)     -- no "-0"
     elseif v ~= v or v == huge or v == -huge then
         if not o.nan then

@@ -43,6 +43,8 @@ tap.is(json.encode(t), '{"b":1,"c":3,"also":{},"new":"x"}',
 tap.is(json.encode({ 1, "a", { x = json.null } }), '[1,"a",{"x":null}]',
        "plain tables")
 tap.is(json.encode(json.array()), "[]", "an empty array")
+tap.is(json.encode({ 2 ^ 64, -2 ^ 62 }),
+       "[1.8446744073709552e+19,-4611686018427387904]", "large numbers")
 tap.is(json.encode({}), "{}", "an empty table is an object")
 tap.is(json.encode(json.normalize({ { b = 1, a = {} } })),
        '[{"a":{},"b":1}]', "normalize sorts plain tables")
