@@ -51,7 +51,7 @@ const char *llm_code_name(llm_code_t code);
 typedef struct llm_model llm_model_t;
 
 typedef struct {
-    const char *weights;        /* path of a GGUF file */
+    const char *weights;        /* path of a GGUF file or of a Hugging Face directory */
     bool        check_only;     /* read and check all metadata and tensor headers, load no weights (nginx -t) */
     /* Called now and then while weights are packed; may be NULL. done reaches total at the end. */
     void      (*progress)(void *ctx, size_t done_bytes, size_t total_bytes);
@@ -59,10 +59,10 @@ typedef struct {
 } llm_model_conf_t;
 
 typedef struct {
-    const char *arch;           /* "llama", ... as the file names it */
-    const char *name;           /* general.name or the file's base name */
+    const char *arch;           /* "llama", ... as the file names it: model_type of a directory */
+    const char *name;           /* general.name, or the base name of the file or directory */
     const char *license;        /* "" when the file does not say */
-    const char *type_name;      /* the format of most weight bytes: "Q4_1" */
+    const char *type_name;      /* the format of most weight bytes: "Q4_1", "BF16", "GPTQ" */
     const char *chat_template;  /* Jinja text or NULL */
     const char *bos_token;      /* text of the token, "" when there is none */
     const char *eos_token;

@@ -1,6 +1,6 @@
 /*
- * bind.c - tensors to roles: every tensor that the family needs is found, its shape checked, its
- * place in memory planned.
+ * bind.c - from a source and a row of the table to a model: the order of the steps, what lies
+ * outside the layers, and what is left over.
  *
  * Roles and patterns come from the row of the family (arch.c), sizes from the settings (hparam.c).
  * Tensors that nothing asked for are reported in m->unused; one that plays a role which this
@@ -8,554 +8,214 @@
  */
 #include "model/bind.h"
 
-#include <stdint.h>
-#include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* One source tensor of a linear, with its bias. */
-typedef struct {
-    llm_src_tensor_t w, b;
-    bool             has_bias;
-    uint64_t         row0;      /* first row of w: stacked experts */
-    uint32_t         rows;
-} part_t;
+typedef unsigned long long ull_t;   /* for %llu */
 
-/* ------------------------------------------------------------------ memory */
+/* --------------------------------------------------------------- embeddings */
 
-typedef struct meta_block {
-    struct meta_block *next;
-    max_align_t        data[];
-} meta_block_t;
-
-void *
-llm_meta_alloc(llm_model_t *m, size_t n, size_t size)
-{
-    size_t bytes;
-    if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX - sizeof(meta_block_t)) {
-        return NULL;
-    }
-    meta_block_t *block = calloc(1, sizeof(*block) + bytes);
-    if (block == NULL) {
-        return NULL;
-    }
-    block->next = m->meta;
-    m->meta = block;
-    return block->data;
-}
-
-void
-llm_meta_free(llm_model_t *m)
-{
-    for (meta_block_t *b = m->meta; b != NULL;) {
-        meta_block_t *next = b->next;
-        free(b);
-        b = next;
-    }
-    m->meta = NULL;
-}
-
-void
-llm_plan_free(llm_plan_t *plan)
-{
-    free(plan->items);
-    *plan = (llm_plan_t) { 0 };
-}
-
+/* Rows of a table of embeddings, 1 to max. */
 static llm_code_t
-plan_add(llm_bind_t *b, const llm_item_t *item)
+table_rows(const llm_bind_t *b, const llm_src_tensor_t *t, uint32_t min, uint32_t max,
+           uint32_t *out)
 {
-    llm_plan_t *p = b->plan;
-    if (p->n == p->cap) {
-        size_t cap = p->cap ? p->cap * 2 : 256;
-        llm_item_t *items = realloc(p->items, cap * sizeof(*items));
-        if (items == NULL) {
-            return llm_fail(b->err, LLM_E_NOMEM, "%s: no memory for a plan of %zu items",
-                            b->src->path, cap);
-        }
-        p->items = items;
-        p->cap = cap;
+    if (t->ne[1] < min || t->ne[1] > max) {
+        return llm_fail(b->err, LLM_E_FORMAT, "%s: tensor \"%.*s\" has %llu rows, allowed are %u "
+                        "to %u", b->src->path, (int) t->name.len, t->name.data, (ull_t) t->ne[1],
+                        min, max);
     }
-    size_t end;
-    if (__builtin_add_overflow(p->bytes, item->bytes, &end) || end > SIZE_MAX / 2) {
-        return llm_fail(b->err, LLM_E_FORMAT, "%s: weights of more than %zu bytes", b->src->path,
-                        SIZE_MAX / 2);
-    }
-    p->items[p->n] = *item;
-    p->items[p->n++].off = p->bytes;
-    p->bytes = (end + 63) & ~(size_t) 63;
+    *out = (uint32_t) t->ne[1];
     return LLM_OK;
 }
 
-/* ------------------------------------------------------------------ names */
-
-llm_name_t
-llm_bind_tensor_name(const llm_bind_t *b, llm_role_t role, uint32_t layer, uint32_t expert,
-                     const char *suffix)
-{
-    llm_name_t out = { "" };
-    const char *p = b->roles[role];
-    size_t n = 0, cap = sizeof(out.s);
-    while (p != NULL && *p != '\0' && n < cap - 1) {
-        bool is_layer = strncmp(p, "{i}", 3) == 0;
-        if (is_layer || strncmp(p, "{e}", 3) == 0) {
-            n += (size_t) snprintf(out.s + n, cap - n, "%u", is_layer ? layer : expert);
-            p += 3;
-        } else {
-            out.s[n++] = *p++;
-        }
-    }
-    if (p != NULL && n < cap) {
-        snprintf(out.s + n, cap - n, "%s", suffix);
-    }
-    return out;
-}
-
-static bool
-find_expert(llm_bind_t *b, llm_role_t role, uint32_t layer, uint32_t expert, const char *suffix,
-            llm_src_tensor_t *out)
-{
-    llm_name_t name = llm_bind_tensor_name(b, role, layer, expert, suffix);
-    if (name.s[0] == '\0' || !b->src->tensor(b->src, name.s, out)) {
-        return false;
-    }
-    b->used[out->index] = 1;
-    return true;
-}
-
-bool
-llm_bind_find(llm_bind_t *b, llm_role_t role, uint32_t layer, const char *suffix,
-              llm_src_tensor_t *out)
-{
-    return find_expert(b, role, layer, 0, suffix, out);
-}
-
-/* The tensor must have exactly this shape, innermost dimension first. */
+/* The token embedding, which both stacks share; it may be narrower or wider than d. */
 static llm_code_t
-check_shape(const llm_bind_t *b, const llm_src_tensor_t *t, uint64_t ne0, uint64_t ne1,
-            uint64_t ne2)
-{
-    if (t->ne[0] == ne0 && t->ne[1] == ne1 && t->ne[2] == ne2 && t->ne[3] == 1) {
-        return LLM_OK;
-    }
-    typedef unsigned long long ull_t;
-    return llm_fail(b->err, LLM_E_FORMAT, "%s: tensor \"%.*s\" has shape [%llu, %llu, %llu, %llu], "
-                    "expected [%llu, %llu, %llu, 1]", b->src->path, (int) t->name.len, t->name.data,
-                    (ull_t) t->ne[0], (ull_t) t->ne[1], (ull_t) t->ne[2], (ull_t) t->ne[3],
-                    (ull_t) ne0, (ull_t) ne1, (ull_t) ne2);
-}
-
-static llm_code_t
-missing(const llm_bind_t *b, llm_role_t role, uint32_t layer, uint32_t expert)
-{
-    return llm_fail(b->err, LLM_E_FORMAT, "%s: tensor \"%s\" is missing", b->src->path,
-                    llm_bind_tensor_name(b, role, layer, expert, ".weight").s);
-}
-
-/* ---------------------------------------------------------------- vectors */
-
-/* *dst = the vector of n values in up to three tensors; a zero name makes zeros. */
-static llm_code_t
-add_vector(llm_bind_t *b, const float **dst, const llm_seg_t *seg, uint32_t n_segs, uint64_t n)
-{
-    llm_item_t item = { .vec = dst, .n_segs = n_segs, .bytes = n * sizeof(float) };
-    memcpy(item.seg, seg, n_segs * sizeof(*seg));
-    return plan_add(b, &item);
-}
-
-/* A vector of n values in one tensor of its own. */
-static llm_code_t
-add_tensor(llm_bind_t *b, const float **dst, const llm_src_tensor_t *t, uint32_t n)
-{
-    llm_code_t rc = check_shape(b, t, n, 1, 1);
-    llm_seg_t seg = { .t = *t, .rows = n };
-    return rc == LLM_OK ? add_vector(b, dst, &seg, 1, n) : rc;
-}
-
-static llm_code_t
-bind_norm(llm_bind_t *b, llm_norm_t *norm, llm_role_t role, uint32_t layer, uint32_t n,
-          llm_presence_t presence)
-{
-    llm_src_tensor_t t;
-    if (presence == LLM_ABSENT) {
-        return LLM_OK;
-    }
-    if (!llm_bind_find(b, role, layer, ".weight", &t)) {
-        return presence == LLM_REQUIRED ? missing(b, role, layer, 0) : LLM_OK;
-    }
-    llm_code_t rc = add_tensor(b, &norm->w, &t, n);
-    if (rc == LLM_OK && b->s->norm == LLM_NORM_LAYER && llm_bind_find(b, role, layer, ".bias",
-                                                                          &t)) {
-        rc = add_tensor(b, &norm->b, &t, n);
-    }
-    return rc;
-}
-
-/* ---------------------------------------------------------------- linears */
-
-static llm_code_t
-add_matrix(llm_bind_t *b, llm_mat_t *mat, const part_t *part, uint32_t n_parts, uint32_t cols)
-{
-    llm_item_t item = { .mat = mat, .n_segs = n_parts };
-    uint64_t rows = 0;
-    for (uint32_t i = 0; i < n_parts; i++) {
-        item.seg[i] = (llm_seg_t) { .t = part[i].w, .row0 = part[i].row0, .rows = part[i].rows };
-        rows += part[i].rows;
-    }
-    llm_err_t why = { 0 };
-    llm_code_t rc = rows > INT32_MAX ? llm_fail(&why, LLM_E_FORMAT, "%llu rows",
-                                                (unsigned long long) rows)
-                                     : llm_mat_init(mat, part[0].w.type, (uint32_t) rows, cols,
-                                                    &why);
-    if (rc != LLM_OK) {
-        return llm_fail(b->err, rc, "%s: tensor \"%.*s\": %s", b->src->path,
-                        (int) part[0].w.name.len, part[0].w.name.data, why.msg);
-    }
-    item.bytes = llm_mat_bytes(mat);
-    return plan_add(b, &item);
-}
-
-/* Parts stacked by rows; neighbours of one format share a matrix. */
-static llm_code_t
-add_linear(llm_bind_t *b, llm_lin_t *lin, const part_t *part, uint32_t n_parts, uint32_t cols)
-{
-    llm_code_t rc = LLM_OK;
-    llm_seg_t bias[LLM_MAX_SEGS] = { 0 };
-    bool any_bias = false;
-    *lin = (llm_lin_t) { .cols = cols };
-    for (uint32_t i = 0; i < n_parts; i++) {
-        /* each at most LLM_MAX_DIM or LLM_MAX_HEADS * LLM_MAX_HEAD_DIM */
-        lin->rows += part[i].rows;
-        bias[i].rows = part[i].rows;
-        if (part[i].has_bias) {
-            bias[i].t = part[i].b;
-            any_bias = true;
-        }
-    }
-    for (uint32_t i = 0, n; i < n_parts && rc == LLM_OK; i += n) {
-        for (n = 1; i + n < n_parts && part[i + n].w.type == part[i].w.type; n++) {
-        }
-        rc = add_matrix(b, &lin->part[lin->n_parts++], part + i, n, cols);
-    }
-    return rc == LLM_OK && any_bias ? add_vector(b, &lin->bias, bias, n_parts, lin->rows) : rc;
-}
-
-/* The part of a role with rows x cols; its bias when there is one. */
-static llm_code_t
-find_part(llm_bind_t *b, part_t *p, llm_role_t role, uint32_t layer, uint32_t expert, uint32_t rows,
-          uint32_t cols)
-{
-    *p = (part_t) { .rows = rows };
-    if (!find_expert(b, role, layer, expert, ".weight", &p->w)) {
-        return missing(b, role, layer, expert);
-    }
-    llm_code_t rc = check_shape(b, &p->w, cols, rows, 1);
-    p->has_bias = rc == LLM_OK && find_expert(b, role, layer, expert, ".bias", &p->b);
-    return p->has_bias ? check_shape(b, &p->b, rows, 1, 1) : rc;
-}
-
-static llm_code_t
-bind_linear(llm_bind_t *b, llm_lin_t *lin, llm_role_t role, uint32_t layer, uint32_t rows,
-            uint32_t cols)
-{
-    part_t p;
-    llm_code_t rc = find_part(b, &p, role, layer, 0, rows, cols);
-    return rc == LLM_OK ? add_linear(b, lin, &p, 1, cols) : rc;
-}
-
-/* ----------------------------------------------------------------- layers */
-
-static llm_code_t
-bind_attention(llm_bind_t *b, llm_layer_t *l, uint32_t i)
-{
-    const llm_stack_t *s = b->s;
-    uint32_t q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
-    const uint32_t rows[] = { q, kv, kv };
-    part_t part[3];
-    llm_src_tensor_t t;
-
-    bool fused = b->desc.qkv == LLM_QKV_FUSED
-                 && (llm_bind_find(b, LLM_ROLE_QKV, i, ".weight", &t) || !llm_bind_find(b,
-                                                                                        LLM_ROLE_Q,
-                                                                                        i,
-                                                                                        ".weight",
-                                                                                        &t));
-    llm_code_t rc = LLM_OK;
-    if (fused) {
-        rc = bind_linear(b, &l->qkv, LLM_ROLE_QKV, i, q + 2 * kv, s->d);
-    } else {
-        for (uint32_t r = 0; r < 3 && rc == LLM_OK; r++) {
-            rc = find_part(b, &part[r], (llm_role_t) (LLM_ROLE_Q + r), i, 0, rows[r], s->d);
-        }
-        if (rc == LLM_OK) {
-            rc = add_linear(b, &l->qkv, part, 3, s->d);
-        }
-    }
-    if (rc == LLM_OK) {
-        rc = bind_norm(b, &l->qn, LLM_ROLE_QN, i, s->head_dim, b->desc.qk_norm);
-    }
-    if (rc == LLM_OK) {
-        rc = bind_norm(b, &l->kn, LLM_ROLE_KN, i, s->head_dim, b->desc.qk_norm);
-    }
-    return rc == LLM_OK ? bind_linear(b, &l->o, LLM_ROLE_O, i, s->d, q) : rc;
-}
-
-/* Expert e of one projection: a slab of the stacked tensor, or a tensor of its own. */
-static llm_code_t
-expert_part(llm_bind_t *b, part_t *p, llm_role_t stacked, llm_role_t single, uint32_t layer,
-            uint32_t e, uint32_t rows, uint32_t cols)
-{
-    *p = (part_t) { .rows = rows, .row0 = (uint64_t) e * rows };
-    if (llm_bind_find(b, stacked, layer, ".weight", &p->w)) {
-        return check_shape(b, &p->w, cols, rows, b->s->n_experts);
-    }
-    llm_src_tensor_t t;
-    bool first = b->src->tensor(b->src, llm_bind_tensor_name(b, single, layer, 0, ".weight").s, &t);
-    return first ? find_part(b, p, single, layer, e, rows, cols) : missing(b, stacked, layer, e);
-}
-
-static llm_code_t
-bind_experts(llm_bind_t *b, llm_layer_t *l, uint32_t i)
-{
-    const llm_stack_t *s = b->s;
-    llm_code_t rc = bind_linear(b, &l->router, LLM_ROLE_ROUTER, i, s->n_experts, s->d);
-    if (rc != LLM_OK) {
-        return rc;
-    }
-    l->exp_in = llm_meta_alloc(b->m, s->n_experts, sizeof(llm_lin_t));
-    l->exp_out = llm_meta_alloc(b->m, s->n_experts, sizeof(llm_lin_t));
-    if (l->exp_in == NULL || l->exp_out == NULL) {
-        return llm_fail(b->err, LLM_E_NOMEM, "%s: no memory for %u experts", b->src->path,
-                        s->n_experts);
-    }
-    for (uint32_t e = 0; e < s->n_experts && rc == LLM_OK; e++) {
-        part_t in[2], out;
-        rc = expert_part(b, &in[0], LLM_ROLE_GATE_EXPS, LLM_ROLE_GATE_EXP, i, e, s->ff, s->d);
-        if (rc == LLM_OK) {
-            rc = expert_part(b, &in[1], LLM_ROLE_UP_EXPS, LLM_ROLE_UP_EXP, i, e, s->ff, s->d);
-        }
-        if (rc == LLM_OK) {
-            rc = expert_part(b, &out, LLM_ROLE_DOWN_EXPS, LLM_ROLE_DOWN_EXP, i, e, s->d, s->ff);
-        }
-        if (rc == LLM_OK) {
-            rc = add_linear(b, &l->exp_in[e], in, 2, s->d);
-        }
-        if (rc == LLM_OK) {
-            rc = add_linear(b, &l->exp_out[e], &out, 1, s->ff);
-        }
-    }
-    return rc;
-}
-
-static llm_code_t
-bind_mlp(llm_bind_t *b, llm_layer_t *l, uint32_t i)
-{
-    const llm_stack_t *s = b->s;
-    part_t part[2];
-    llm_code_t rc;
-    switch ((llm_ff_t) b->desc.ff) {
-    case LLM_FF_MOE:
-        return bind_experts(b, l, i);
-    case LLM_FF_GATED:
-        rc = find_part(b, &part[0], LLM_ROLE_GATE, i, 0, s->ff, s->d);
-        if (rc == LLM_OK) {
-            rc = find_part(b, &part[1], LLM_ROLE_UP, i, 0, s->ff, s->d);
-        }
-        if (rc == LLM_OK) {
-            rc = add_linear(b, &l->ffn_in, part, 2, s->d);
-        }
-        break;
-    case LLM_FF_GATED_FUSED:
-        rc = bind_linear(b, &l->ffn_in, LLM_ROLE_UP, i, 2 * s->ff, s->d);
-        break;
-    default:
-        rc = bind_linear(b, &l->ffn_in, LLM_ROLE_UP, i, s->ff, s->d);
-    }
-    return rc == LLM_OK ? bind_linear(b, &l->ffn_out, LLM_ROLE_DOWN, i, s->d, s->ff) : rc;
-}
-
-static llm_code_t
-bind_layer(llm_bind_t *b, llm_layer_t *l, uint32_t i, uint32_t window)
-{
-    const llm_stack_t *s = b->s;
-    bool sandwich = s->topology == LLM_TOPO_SANDWICH;
-    llm_presence_t post = sandwich ? LLM_REQUIRED : LLM_ABSENT;
-    llm_presence_t second = s->topology == LLM_TOPO_PARALLEL ? LLM_ABSENT : LLM_REQUIRED;
-    uint32_t kind = b->desc.window;
-
-    l->window = kind == LLM_WINDOW_ALL || (kind == LLM_WINDOW_EVEN && i % 2 == 0) ? window : 0;
-    l->rotate = s->pos == LLM_POS_ROPE
-                && (b->desc.nope_interval == 0 || (i + 1) % b->desc.nope_interval != 0);
-
-    llm_code_t rc = bind_norm(b, &l->n1, LLM_ROLE_N1, i, s->d, LLM_REQUIRED);
-    if (rc == LLM_OK) {
-        rc = bind_norm(b, &l->n2, LLM_ROLE_N2, i, s->d, second);
-    }
-    if (rc == LLM_OK) {
-        rc = bind_norm(b, &l->pn1, LLM_ROLE_PN1, i, s->d, post);
-    }
-    if (rc == LLM_OK) {
-        rc = bind_norm(b, &l->pn2, LLM_ROLE_PN2, i, s->d, post);
-    }
-    if (rc == LLM_OK) {
-        rc = bind_attention(b, l, i);
-    }
-    return rc == LLM_OK ? bind_mlp(b, l, i) : rc;
-}
-
-static llm_code_t
-bind_layers(llm_bind_t *b)
-{
-    llm_stack_t *s = b->s;
-    uint32_t window = b->desc.window_size;
-    llm_code_t rc = LLM_OK;
-    if (b->desc.window != LLM_WINDOW_NONE) {
-        rc = llm_bind_u32(b, LLM_KEY_WINDOW, LLM_OPTIONAL, 0, LLM_MAX_CTX, &window);
-    }
-    s->layers = llm_meta_alloc(b->m, s->n_layers, sizeof(*s->layers));
-    if (rc == LLM_OK && s->layers == NULL) {
-        rc = llm_fail(b->err, LLM_E_NOMEM, "%s: no memory for %u layers", b->src->path,
-                      s->n_layers);
-    }
-    for (uint32_t i = 0; i < s->n_layers && rc == LLM_OK; i++) {
-        rc = bind_layer(b, &s->layers[i], i, window);
-    }
-    return rc;
-}
-
-/* ------------------------------------------------------------- whole model */
-
-/* Token embedding, and the table of learned positions. */
-static llm_code_t
-bind_embedding(llm_bind_t *b)
+bind_tokens(llm_bind_t *b)
 {
     llm_model_t *m = b->m;
     llm_stack_t *s = b->s;
-    part_t tok = { 0 };
+    llm_part_t tok = { 0 };
     if (!llm_bind_find(b, LLM_ROLE_TOK, 0, ".weight", &tok.w)) {
-        return missing(b, LLM_ROLE_TOK, 0, 0);
+        return llm_bind_missing(b, LLM_ROLE_TOK, 0, 0);
     }
-    uint64_t rows = tok.w.ne[1];
-    if (rows == 0 || rows > INT32_MAX) {
-        return llm_fail(b->err, LLM_E_FORMAT, "%s: tensor \"%.*s\" has %llu rows, allowed are 1 to "
-                        "%d", b->src->path, (int) tok.w.name.len, tok.w.name.data,
-                        (unsigned long long) rows, INT32_MAX);
+    uint32_t width = s->d;
+    bool projected = llm_bind_has(b, LLM_ROLE_PROJ_IN, 0, 0, ".weight");
+    if (projected) {
+        width = tok.w.ne[0] > 0 && tok.w.ne[0] <= LLM_MAX_DIM ? (uint32_t) tok.w.ne[0] : s->d;
     }
-    tok.rows = m->info.n_vocab = (uint32_t) rows;
+    llm_code_t rc = table_rows(b, &tok.w, 1, INT32_MAX, &tok.rows);
+    m->info.n_vocab = tok.rows;
     uint32_t said;      /* padding may make the table longer than the file says, never shorter */
-    llm_code_t rc = llm_bind_u32(b, LLM_KEY_VOCAB, LLM_OPTIONAL, 1, tok.rows, &said);
     if (rc == LLM_OK) {
-        rc = check_shape(b, &tok.w, s->d, rows, 1);
-    }
-    if (rc == LLM_OK) {
-        rc = add_matrix(b, &m->embed, &tok, 1, s->d);
+        rc = llm_bind_u32(b, LLM_KEY_VOCAB, LLM_OPTIONAL, 1, tok.rows, &said);
     }
     if (rc == LLM_OK) {
-        rc = bind_norm(b, &s->emb_norm, LLM_ROLE_EMB_NORM, 0, s->d, b->desc.emb_norm);
+        rc = llm_bind_shape(b, &tok.w, width, tok.rows, 1);
     }
-    if (rc != LLM_OK || s->pos != LLM_POS_LEARNED) {
-        return rc;
+    if (rc == LLM_OK) {
+        rc = llm_bind_matrix(b, &m->embed, &tok, 1, width);
     }
+    if (rc == LLM_OK && projected) {
+        rc = llm_bind_linear(b, &s->proj_in, LLM_ROLE_PROJ_IN, 0, s->d, width);
+    }
+    if (rc == LLM_OK && projected) {
+        rc = llm_bind_linear(b, &s->proj_out, LLM_ROLE_PROJ_OUT, 0, width, s->d);
+    }
+    return rc;
+}
 
-    llm_seg_t pos = { 0 };
-    if (!llm_bind_find(b, LLM_ROLE_POS, 0, ".weight", &pos.t)) {
-        return missing(b, LLM_ROLE_POS, 0, 0);
+/* Learned positions. */
+static llm_code_t
+bind_learned(llm_bind_t *b)
+{
+    llm_stack_t *s = b->s;
+    llm_src_tensor_t t;
+    if (s->pos != LLM_POS_LEARNED) {
+        return LLM_OK;
     }
-    rows = pos.t.ne[1];
-    rc = check_shape(b, &pos.t, s->d, rows, 1);
+    if (!llm_bind_find(b, LLM_ROLE_POS, 0, ".weight", &t)) {
+        return llm_bind_missing(b, LLM_ROLE_POS, 0, 0);
+    }
+    llm_code_t rc = llm_bind_shape(b, &t, s->d, t.ne[1], 1);
+    if (rc == LLM_OK) {
+        rc = table_rows(b, &t, s->pos_offset + 1, LLM_MAX_CTX, &s->n_pos);
+    }
     if (rc != LLM_OK) {
         return rc;
     }
-    if (rows <= s->pos_offset || rows > LLM_MAX_CTX) {
-        return llm_fail(b->err, LLM_E_FORMAT, "%s: tensor \"%.*s\" has %llu rows, allowed are %u "
-                        "to %u", b->src->path, (int) pos.t.name.len, pos.t.name.data,
-                        (unsigned long long) rows, s->pos_offset + 1, LLM_MAX_CTX);
+    if (b->m->info.n_ctx_train > s->n_pos - s->pos_offset) {
+        b->m->info.n_ctx_train = s->n_pos - s->pos_offset;
     }
-    s->n_pos = (uint32_t) rows;
-    pos.rows = s->n_pos;
-    if (m->info.n_ctx_train > s->n_pos - s->pos_offset) {
-        m->info.n_ctx_train = s->n_pos - s->pos_offset;
-    }
-    return add_vector(b, &s->pos_table, &pos, 1, rows * s->d);
+    return llm_bind_vector(b, &s->pos_table, &t, (uint64_t) s->n_pos * s->d);
 }
 
-/* Final norm and head; without a head tensor the embedding serves. */
+/* Relative positions of T5. */
+static llm_code_t
+bind_relative(llm_bind_t *b)
+{
+    llm_stack_t *s = b->s;
+    llm_src_tensor_t t;
+    if (s->pos != LLM_POS_T5) {
+        return LLM_OK;
+    }
+    if (!llm_bind_find(b, LLM_ROLE_REL, 0, ".weight", &t)) {
+        return llm_bind_missing(b, LLM_ROLE_REL, 0, 0);
+    }
+    llm_code_t rc = llm_bind_shape(b, &t, s->n_heads, s->rel_buckets, 1);
+    return rc == LLM_OK ? llm_bind_vector(b, &s->rel_table, &t,
+                                          (uint64_t) s->rel_buckets * s->n_heads) : rc;
+}
+
+/* --------------------------------------------------------------------- head */
+
+/* Whether the head is the token embedding, also when the file has a tensor for it. */
+static llm_code_t
+is_tied(llm_bind_t *b, bool *out)
+{
+    double v = b->desc.tied;
+    bool found;
+    llm_code_t rc = llm_bind_number(b, LLM_KEY_TIE, &v, &found);
+    *out = v != 0 || !llm_bind_has(b, LLM_ROLE_HEAD, 0, 0, ".weight");
+    return rc;
+}
+
+/* A bias of the logits that belongs to no linear. */
+static llm_code_t
+bind_logit_bias(llm_bind_t *b)
+{
+    llm_model_t *m = b->m;
+    llm_src_tensor_t t;
+    if (!llm_bind_find(b, LLM_ROLE_HEAD_BIAS, 0, "", &t)) {
+        return LLM_OK;
+    }
+    if (m->head.bias != NULL) {
+        return llm_fail(b->err, LLM_E_UNSUPPORTED, "%s: tensor \"%.*s\" and a bias of the head",
+                        b->src->path, (int) t.name.len, t.name.data);
+    }
+    llm_code_t rc = llm_bind_shape(b, &t, m->info.n_vocab, 1, 1);
+    return rc == LLM_OK ? llm_bind_vector(b, &m->head.bias, &t, m->info.n_vocab) : rc;
+}
+
 static llm_code_t
 bind_head(llm_bind_t *b)
 {
     llm_model_t *m = b->m;
     llm_src_tensor_t t;
-    llm_code_t rc = bind_norm(b, &b->s->final_norm, LLM_ROLE_FINAL, 0, b->s->d, LLM_REQUIRED);
+    uint32_t width = m->embed.cols;
+    bool tied;
+    llm_code_t rc = is_tied(b, &tied);
     if (rc != LLM_OK) {
         return rc;
     }
-    if (llm_bind_find(b, LLM_ROLE_HEAD, 0, ".weight", &t)) {
-        return bind_linear(b, &m->head, LLM_ROLE_HEAD, 0, m->info.n_vocab, b->s->d);
+    if (!tied) {
+        rc = llm_bind_linear(b, &m->head, LLM_ROLE_HEAD, 0, m->info.n_vocab, width);
+        return rc == LLM_OK ? bind_logit_bias(b) : rc;
     }
     m->head = (llm_lin_t) {
-        .n_parts = 1, .rows = m->info.n_vocab, .cols = b->s->d, .part = { m->embed },
+        .n_parts = 1, .rows = m->info.n_vocab, .cols = width, .part = { m->embed },
     };
-    return llm_bind_find(b, LLM_ROLE_HEAD, 0, ".bias", &t)
-           ? add_tensor(b, &m->head.bias, &t, m->info.n_vocab) : LLM_OK;
+    if (b->desc.tied_scale) {
+        m->logit_scale = (float) (1.0 / sqrt((double) m->dec.d));
+    }
+    bool unused = llm_bind_find(b, LLM_ROLE_HEAD, 0, ".weight", &t);
+    if (llm_bind_find(b, LLM_ROLE_HEAD, 0, ".bias", &t) && !unused) {
+        rc = llm_bind_shape(b, &t, m->info.n_vocab, 1, 1);
+        rc = rc == LLM_OK ? llm_bind_vector(b, &m->head.bias, &t, m->info.n_vocab) : rc;
+    }
+    return rc == LLM_OK ? bind_logit_bias(b) : rc;
 }
 
-/* name is pattern + ".weight" or ".bias", with digits for {i} and {e}. */
+/* ---------------------------------------------------------------- leftovers */
+
+/* A tensor that was not used plays a role in one of the stacks. */
 static bool
-matches(const char *pattern, llm_span_t name)
+plays_a_role(llm_bind_t *b, llm_span_t name)
 {
-    const char *p = name.data, *end = p + name.len;
-    for (; *pattern != '\0'; pattern++) {
-        if (*pattern == '{') {
-            const char *digits = p;
-            while (p < end && *p >= '0' && *p <= '9') {
-                p++;
-            }
-            if (p == digits) {
-                return false;
-            }
-            pattern += 2;
-        } else if (p == end || *p++ != *pattern) {
-            return false;
+    for (size_t r = 0; r < LLM_ROLE_COUNT; r++) {
+        if (b->roles[r] != NULL && llm_bind_plays(b, (llm_role_t) r, name)) {
+            return true;
         }
     }
-    size_t left = (size_t) (end - p);
-    return (left == 7 && memcmp(p, ".weight", 7) == 0) || (left == 5 && memcmp(p, ".bias", 5) == 0);
+    return false;
 }
 
 static llm_code_t
-check_unused(llm_bind_t *b)
+refuse_unused(llm_bind_t *b)
+{
+    llm_src_tensor_t t;
+    for (uint64_t i = 0; i < b->src->n_tensors; i++) {
+        if (b->used[i]) {
+            continue;
+        }
+        b->src->tensor_at(b->src, i, &t);
+        if (plays_a_role(b, t.name)) {
+            return llm_fail(b->err, LLM_E_UNSUPPORTED, "%s: tensor \"%.*s\" has no place in a "
+                            "model of %u layers of the %s family", b->src->path,
+                            (int) t.name.len, t.name.data, b->s->n_layers, b->arch->name);
+        }
+    }
+    return LLM_OK;
+}
+
+static llm_code_t
+list_unused(llm_bind_t *b)
 {
     llm_model_t *m = b->m;
     llm_src_tensor_t t;
     uint32_t n = 0;
     for (uint64_t i = 0; i < b->src->n_tensors; i++) {
-        if (b->used[i]) {
-            continue;
-        }
-        n++;
-        b->src->tensor_at(b->src, i, &t);
-        for (size_t r = 0; r < LLM_ROLE_COUNT; r++) {
-            if (b->roles[r] != NULL && matches(b->roles[r], t.name)) {
-                return llm_fail(b->err, LLM_E_UNSUPPORTED, "%s: tensor \"%.*s\" has no place in a "
-                                "model of %u layers of the %s family", b->src->path,
-                                (int) t.name.len, t.name.data, b->s->n_layers, b->arch->name);
-            }
-        }
+        n += !b->used[i];
     }
-    if (n == 0) {
-        return LLM_OK;
-    }
-    char **names = llm_meta_alloc(m, n, sizeof(*names));
-    if (names == NULL) {
-        return llm_fail(b->err, LLM_E_NOMEM, "%s: no memory for %u names", b->src->path, n);
-    }
+    char **names = n > 0 ? llm_meta_alloc(m, n, sizeof(*names)) : NULL;
     m->unused = (const char *const *) names;
-    for (uint64_t i = 0; i < b->src->n_tensors; i++) {
+    for (uint64_t i = 0; n > 0 && i < b->src->n_tensors; i++) {
         if (b->used[i]) {
             continue;
         }
         b->src->tensor_at(b->src, i, &t);
-        char *name = llm_meta_alloc(m, t.name.len + 1, 1);
+        char *name = names != NULL ? llm_meta_alloc(m, t.name.len + 1, 1) : NULL;
         if (name == NULL) {
             return llm_fail(b->err, LLM_E_NOMEM, "%s: no memory for %u names", b->src->path, n);
         }
@@ -565,22 +225,84 @@ check_unused(llm_bind_t *b)
     return LLM_OK;
 }
 
+/* -------------------------------------------------------------- whole model */
+
+static llm_code_t
+bind_final_norm(llm_bind_t *b)
+{
+    return llm_bind_norm(b, &b->s->final_norm, LLM_ROLE_FINAL, 0, b->s->d,
+                         b->desc.no_final_norm ? LLM_ABSENT : LLM_REQUIRED);
+}
+
+static llm_code_t
+bind_emb_norm(llm_bind_t *b)
+{
+    return llm_bind_norm(b, &b->s->emb_norm, LLM_ROLE_EMB_NORM, 0, b->s->d, b->desc.emb_norm);
+}
+
+/* Names of tensors and keys for one stack. */
+static void
+choose_names(llm_bind_t *b, const char *const *roles, const llm_own_key_t *own)
+{
+    memcpy(b->roles, roles, sizeof(b->roles));
+    memcpy(b->keys, b->arch->keys, sizeof(b->keys));
+    for (size_t i = 0; i < LLM_MAX_OWN_KEYS && (own[i].pattern != NULL || own[i].key != 0); i++) {
+        b->keys[own[i].key] = own[i].pattern;
+    }
+}
+
+/* The stacks read the same embeddings, and the encoder's output is as wide as the decoder. */
+static llm_code_t
+check_stacks(llm_bind_t *b)
+{
+    const llm_stack_t *e = &b->m->enc, *d = &b->m->dec;
+    if (e->n_layers > 0 && (e->d != d->d || e->head_dim != d->head_dim)) {
+        return llm_fail(b->err, LLM_E_UNSUPPORTED, "%s: encoder of width %u with heads of %u, "
+                        "decoder of width %u with heads of %u", b->src->path, e->d, e->head_dim,
+                        d->d, d->head_dim);
+    }
+    return LLM_OK;
+}
+
 llm_code_t
 llm_bind(llm_model_t *m, llm_plan_t *plan, const llm_src_t *src, const llm_arch_t *arch,
          llm_err_t *err)
 {
-    llm_bind_t b = { .m = m, .s = &m->dec, .plan = plan, .src = src, .arch = arch, .err = err };
+    typedef llm_code_t (*step_t)(llm_bind_t *b);
+    static const step_t enc_steps[] = {
+        llm_bind_settings, llm_bind_positions, bind_learned, bind_relative, bind_emb_norm,
+        llm_bind_layers, bind_final_norm, NULL,
+    };
+    static const step_t dec_steps[] = {
+        llm_bind_settings, check_stacks, llm_bind_positions, bind_tokens, bind_emb_norm,
+        bind_learned, bind_relative, llm_bind_layers, bind_final_norm, bind_head, llm_bind_specials,
+        refuse_unused, NULL,
+    };
+    llm_bind_t enc, b = { .m = m, .plan = plan, .src = src, .arch = arch, .err = err };
     b.used = calloc(src->n_tensors + 1, 1);
     if (b.used == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "%s: no memory for %llu tensors", src->path,
-                        (unsigned long long) src->n_tensors);
+                        (ull_t) src->n_tensors);
     }
-    llm_code_t (*const steps[])(llm_bind_t *) = {
-        llm_bind_settings, llm_bind_positions, bind_embedding, bind_layers, bind_head, check_unused,
-    };
     llm_code_t rc = LLM_OK;
-    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]) && rc == LLM_OK; i++) {
-        rc = steps[i](&b);
+    if (arch->enc_roles != NULL) {
+        b.s = &m->enc;
+        choose_names(&b, arch->enc_roles, arch->enc_own);
+        for (const step_t *step = enc_steps; *step != NULL && rc == LLM_OK; step++) {
+            rc = (*step)(&b);
+        }
+    }
+    enc = b;
+    b.s = &m->dec;
+    choose_names(&b, arch->roles, arch->own);
+    for (const step_t *step = dec_steps; *step != NULL && rc == LLM_OK; step++) {
+        rc = (*step)(&b);
+    }
+    if (rc == LLM_OK && arch->enc_roles != NULL) {
+        rc = refuse_unused(&enc);
+    }
+    if (rc == LLM_OK) {
+        rc = list_unused(&b);
     }
     free(b.used);
     return rc;

@@ -61,6 +61,50 @@ progress(repack_t *r, size_t bytes)
     }
 }
 
+/* Which row of the file becomes row r of [q][k][v] (arch.h draws the orders). */
+static uint32_t
+source_row(const llm_order_t *o, uint32_t r)
+{
+    uint32_t hd = o->head_dim, h = r / hd, j = r % hd, group = o->n_heads / o->n_kv_heads;
+    uint32_t part = h < o->n_heads ? 0 : h < o->n_heads + o->n_kv_heads ? 1 : 2;
+    h -= part == 0 ? 0 : o->n_heads + (part - 1) * o->n_kv_heads;
+    switch (o->qkv) {
+    case LLM_QKV_PER_HEAD:
+        return (h * 3 + part) * hd + j;
+    case LLM_QKV_GROUPED:
+        return part == 0 ? (h / group * (group + 2) + h % group) * hd + j
+                         : (h * (group + 2) + group + part - 1) * hd + j;
+    case LLM_QKV_CODEGEN: {
+        uint32_t per_block = o->n_heads / 4, place = part == 0 ? 0 : 3 - part;
+        return ((h / per_block * 3 + place) * per_block + h % per_block) * hd + j;
+    }
+    default:
+        return r;
+    }
+}
+
+static bool
+is_reordered(const llm_order_t *o)
+{
+    return o->qkv != LLM_QKV_SPLIT && o->qkv != LLM_QKV_FUSED;
+}
+
+/* A vector of n values whose elements stand for rows in another order. */
+static llm_code_t
+reorder(const llm_order_t *o, float *v, size_t n, llm_err_t *err)
+{
+    float *copy = malloc(n * sizeof(*copy) + 1);
+    if (copy == NULL) {
+        return llm_fail(err, LLM_E_NOMEM, "no memory for %zu values", n);
+    }
+    memcpy(copy, v, n * sizeof(*copy));
+    for (size_t r = 0; r < n; r++) {
+        v[r] = copy[source_row(o, (uint32_t) r)];
+    }
+    free(copy);
+    return LLM_OK;
+}
+
 static llm_code_t
 fill_vector(repack_t *r, const llm_item_t *item, float *dst, llm_err_t *err)
 {
@@ -75,8 +119,33 @@ fill_vector(repack_t *r, const llm_item_t *item, float *dst, llm_err_t *err)
         }
         dst += n;
     }
-    *item->vec = dst - item->bytes / sizeof(float);
+    size_t n = item->bytes / sizeof(float);
+    dst -= n;
+    for (size_t i = 0; i < n && item->plus != 0; i++) {
+        dst[i] += item->plus;
+    }
+    *item->vec = dst;
     progress(r, item->bytes);
+    return is_reordered(&item->order) ? reorder(&item->order, dst, n, err) : LLM_OK;
+}
+
+/* Rows first .. first+n-1 of a matrix whose only tensor has them in another order. */
+static llm_code_t
+read_reordered(repack_t *r, const llm_item_t *item, uint32_t first, uint32_t n, size_t row_bytes,
+               llm_err_t *err)
+{
+    const llm_seg_t *seg = &item->seg[0];
+    for (uint32_t i = 0, run; i < n; i += run) {
+        uint32_t from = source_row(&item->order, first + i);
+        for (run = 1; i + run < n && source_row(&item->order, first + i + run) == from + run;) {
+            run++;
+        }
+        llm_code_t rc = r->src->read(r->src, &seg->t, (seg->row0 + from) * row_bytes,
+                                     r->buf + i * row_bytes, run * row_bytes, err);
+        if (rc != LLM_OK) {
+            return rc;
+        }
+    }
     return LLM_OK;
 }
 
@@ -87,6 +156,9 @@ read_rows(repack_t *r, const llm_item_t *item, uint32_t first, uint32_t n, size_
 {
     uint8_t *dst = r->buf;
     uint32_t seg_first = 0;
+    if (is_reordered(&item->order)) {
+        return read_reordered(r, item, first, n, row_bytes, err);
+    }
     for (uint32_t i = 0; i < item->n_segs && n > 0; i++) {
         const llm_seg_t *seg = &item->seg[i];
         if (first < seg_first + seg->rows) {

@@ -6,13 +6,25 @@
  */
 #include "base/unicode.h"
 #include "model/bind.h"
+#include "model/source_hf.h"
+#include "text/card.h"
 #include "text/tok.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #define TOKEN_TEXT_MAX 512
+
+/* A GGUF file or a Hugging Face directory, while it is being read. */
+typedef struct {
+    llm_gguf_t *g;              /* one of these two */
+    llm_hf_t   *h;
+    llm_src_t   src;
+    uint64_t    fingerprint;
+    size_t      file_bytes;
+} file_t;
 
 /* ------------------------------------------------------------------- texts */
 
@@ -101,6 +113,8 @@ static void
 count_weights(llm_model_t *m, const llm_src_t *src)
 {
     uint64_t bytes[LLM_T_COUNT] = { 0 };
+    const char *names[LLM_T_COUNT] = { NULL };
+    size_t largest[LLM_T_COUNT] = { 0 };
     uint32_t best = 0;
     for (uint64_t i = 0; i < src->n_tensors; i++) {
         llm_src_tensor_t t;
@@ -109,15 +123,17 @@ count_weights(llm_model_t *m, const llm_src_t *src)
         if (t.type < LLM_T_COUNT) {
             bytes[t.type] += t.size;
             best = bytes[t.type] > bytes[best] ? t.type : best;
+            names[t.type] = t.size > largest[t.type] ? t.type_name : names[t.type];
+            largest[t.type] = t.size > largest[t.type] ? t.size : largest[t.type];
         }
     }
-    m->info.type_name = llm_format(best)->name;
+    m->info.type_name = names[best] != NULL ? names[best] : llm_format(best)->name;
 }
 
+/* Name, licence and template that a GGUF file holds. */
 static llm_code_t
-fill_info(llm_model_t *m, const llm_src_t *src, const llm_arch_t *arch, llm_err_t *err)
+texts_of_gguf(llm_model_t *m, const llm_src_t *src, llm_err_t *err)
 {
-    llm_model_info_t *info = &m->info;
     llm_span_t name, license;
     llm_code_t rc = text_value(src, "general.name", &name, err);
     if (rc == LLM_OK) {
@@ -126,17 +142,63 @@ fill_info(llm_model_t *m, const llm_src_t *src, const llm_arch_t *arch, llm_err_
     if (rc == LLM_OK) {
         rc = keep_template(m, src, err);
     }
+    if (rc == LLM_OK) {
+        m->info.name = name.len > 0 ? keep_clean(m, name.data, name.len) : NULL;
+        m->info.license = keep_clean(m, license.data, license.len);
+    }
+    return rc;
+}
+
+/* The same of a directory. */
+static llm_code_t
+texts_of_dir(llm_model_t *m, const llm_src_t *src, llm_err_t *err)
+{
+    char *text = NULL, *license = NULL;
+    llm_code_t rc = llm_card_template(&text, src->path, err);
+    if (rc == LLM_OK) {
+        rc = llm_card_license(&license, src->path, err);
+    }
+    if (rc == LLM_OK) {
+        m->info.license = keep_clean(m, license, strlen(license));
+    }
+    if (rc == LLM_OK && text != NULL) {
+        m->info.chat_template = keep(m, text, strlen(text));
+        rc = m->info.chat_template != NULL ? LLM_OK : no_memory(src, err);
+    }
+    free(text);
+    free(license);
+    return rc;
+}
+
+/* The last part of a path, without slashes at its end. */
+static llm_span_t
+base_name(const char *path)
+{
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') {
+        end--;
+    }
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/') {
+        start--;
+    }
+    return (llm_span_t) { path + start, end - start };
+}
+
+static llm_code_t
+fill_info(llm_model_t *m, const file_t *f, const llm_arch_t *arch, llm_err_t *err)
+{
+    llm_model_info_t *info = &m->info;
+    const llm_src_t *src = &f->src;
+    llm_code_t rc = f->h != NULL ? texts_of_dir(m, src, err) : texts_of_gguf(m, src, err);
     if (rc != LLM_OK) {
         return rc;
     }
-    if (name.len == 0) {
-        const char *slash = strrchr(src->path, '/');
-        name.data = slash != NULL ? slash + 1 : src->path;
-        name.len = strlen(name.data);
+    if (info->name == NULL) {
+        llm_span_t name = base_name(src->path);
+        info->name = keep_clean(m, name.data, name.len);
     }
     info->arch = arch->name;
-    info->name = keep_clean(m, name.data, name.len);
-    info->license = keep_clean(m, license.data, license.len);
     info->bos_id = llm_tok_bos(m->tok);
     info->eos_id = llm_tok_eos(m->tok);
     info->add_bos = llm_tok_adds_bos(m->tok);
@@ -155,22 +217,15 @@ fill_info(llm_model_t *m, const llm_src_t *src, const llm_arch_t *arch, llm_err_
 
 /* -------------------------------------------------------------------- open */
 
-/* The row of a GGUF file; refuses what is no whole decoder model. */
+/* Refuses a GGUF file that is no whole model. */
 static llm_code_t
-find_arch(const llm_src_t *src, const llm_arch_t **out, llm_err_t *err)
+check_gguf(const llm_src_t *src, llm_err_t *err)
 {
-    llm_span_t arch, type;
+    llm_span_t type;
     llm_value_t split;
-    llm_code_t rc = text_value(src, "general.architecture", &arch, err);
-    if (rc == LLM_OK) {
-        rc = text_value(src, "general.type", &type, err);
-    }
+    llm_code_t rc = text_value(src, "general.type", &type, err);
     if (rc != LLM_OK) {
         return rc;
-    }
-    if (arch.len == 0) {
-        return llm_fail(err, LLM_E_FORMAT, "%s: key \"general.architecture\" is missing",
-                        src->path);
     }
     if (type.len > 0 && !(type.len == 5 && memcmp(type.data, "model", 5) == 0)) {
         return llm_fail(err, LLM_E_UNSUPPORTED, "%s: is of type \"%.*s\", not a model", src->path,
@@ -181,33 +236,75 @@ find_arch(const llm_src_t *src, const llm_arch_t **out, llm_err_t *err)
         return llm_fail(err, LLM_E_UNSUPPORTED, "%s: one of %.9g parts of a split model; merge "
                         "them first", src->path, split.number);
     }
-    *out = llm_arch_find(src->kind, arch);
-    if (*out == NULL) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: architecture \"%.*s\" is not supported",
-                        src->path, (int) (arch.len < 40 ? arch.len : 40), arch.data);
-    }
     return LLM_OK;
+}
+
+/* The row of the family that the file names. */
+static llm_code_t
+find_arch(const llm_src_t *src, const llm_arch_t **out, llm_err_t *err)
+{
+    const char *key = src->kind == LLM_SOURCE_HF ? "model_type" : "general.architecture";
+    llm_span_t arch;
+    llm_code_t rc = text_value(src, key, &arch, err);
+    if (rc != LLM_OK) {
+        return rc;
+    }
+    if (arch.len == 0) {
+        return llm_fail(err, LLM_E_FORMAT, "%s: key \"%s\" is missing", src->path, key);
+    }
+    rc = src->kind == LLM_SOURCE_GGUF ? check_gguf(src, err) : LLM_OK;
+    *out = llm_arch_find(src->kind, arch);
+    if (rc == LLM_OK && *out == NULL) {
+        rc = llm_fail(err, LLM_E_UNSUPPORTED, "%s: architecture \"%.*s\" is not supported",
+                      src->path, (int) (arch.len < 40 ? arch.len : 40), arch.data);
+    }
+    return rc;
 }
 
 /* Everything but the weights. */
 static llm_code_t
-read_model(llm_model_t *m, llm_plan_t *plan, const llm_src_t *src, const llm_gguf_t *g,
-           llm_err_t *err)
+read_model(llm_model_t *m, llm_plan_t *plan, const file_t *f, llm_err_t *err)
 {
     const llm_arch_t *arch;
+    const llm_src_t *src = &f->src;
     llm_code_t rc = find_arch(src, &arch, err);
     if (rc == LLM_OK) {
         rc = llm_bind(m, plan, src, arch, err);
     }
     if (rc == LLM_OK) {
-        rc = llm_tok_from_gguf(&m->tok, g, err);
+        rc = f->h != NULL ? llm_tok_from_dir(&m->tok, src->path, err)
+                          : llm_tok_from_gguf(&m->tok, f->g, err);
     }
     if (rc == LLM_OK && llm_tok_n_vocab(m->tok) > m->info.n_vocab) {
         rc = llm_fail(err, LLM_E_FORMAT, "%s: %u tokens, but the embedding has %u rows", src->path,
                       llm_tok_n_vocab(m->tok), m->info.n_vocab);
     }
     if (rc == LLM_OK) {
-        rc = fill_info(m, src, arch, err);
+        rc = fill_info(m, f, arch, err);
+    }
+    return rc;
+}
+
+static llm_code_t
+open_file(file_t *f, const char *path, llm_err_t *err)
+{
+    struct stat st;
+    llm_code_t rc;
+    *f = (file_t) { 0 };
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+        rc = llm_hf_open(&f->h, path, err);
+        if (rc == LLM_OK) {
+            f->src = llm_src_hf(f->h);
+            f->fingerprint = llm_hf_fingerprint(f->h);
+            f->file_bytes = (size_t) llm_hf_file_bytes(f->h);
+        }
+        return rc;
+    }
+    rc = llm_gguf_open(&f->g, path, err);
+    if (rc == LLM_OK) {
+        f->src = llm_src_gguf(f->g);
+        f->fingerprint = llm_gguf_fingerprint(f->g);
+        f->file_bytes = llm_gguf_file_bytes(f->g);
     }
     return rc;
 }
@@ -215,7 +312,7 @@ read_model(llm_model_t *m, llm_plan_t *plan, const llm_src_t *src, const llm_ggu
 llm_code_t
 llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err)
 {
-    llm_gguf_t *g = NULL;
+    file_t f;
     llm_plan_t plan = { 0 };
     *out = NULL;
     llm_model_t *m = calloc(1, sizeof(*m));
@@ -224,19 +321,19 @@ llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err)
     }
     m->decoder_start_id = m->forced_bos_id = m->forced_eos_id = -1;
 
-    llm_code_t rc = llm_gguf_open(&g, conf->weights, err);
+    llm_code_t rc = open_file(&f, conf->weights, err);
     if (rc == LLM_OK) {
-        llm_src_t src = llm_src_gguf(g);
-        m->fingerprint = llm_gguf_fingerprint(g);
-        m->info.file_bytes = llm_gguf_file_bytes(g);
-        rc = read_model(m, &plan, &src, g, err);
+        m->fingerprint = f.fingerprint;
+        m->info.file_bytes = f.file_bytes;
+        rc = read_model(m, &plan, &f, err);
         m->info.weight_bytes = plan.bytes;
         if (rc == LLM_OK && !conf->check_only) {
-            rc = llm_repack(m, &plan, &src, conf, err);
+            rc = llm_repack(m, &plan, &f.src, conf, err);
         }
     }
     llm_plan_free(&plan);
-    llm_gguf_close(g);
+    llm_gguf_close(f.g);
+    llm_hf_close(f.h);
     if (rc != LLM_OK) {
         llm_model_close(m);
         return rc;

@@ -605,7 +605,6 @@ test_errors(void)
         { "t/fixtures/malformed/missing_hyperparameters.gguf", LLM_E_FORMAT,
           "\"llama.block_count\" is missing" },
         { "t/fixtures/malformed/truncated_data.gguf", LLM_E_FORMAT, "exceed" },
-        { GGUF "t5-Q8_0.gguf", LLM_E_UNSUPPORTED, "architecture \"t5\" is not supported" },
         { "t/fixtures/gguf/nothing.gguf", LLM_E_IO, "No such file" },
     };
     for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
