@@ -397,7 +397,7 @@ can_split_words(const llm_tok_t *t)
     return true;
 }
 
-static llm_code_t
+static void
 mark_whole(llm_tok_t *t)
 {
     llm_enc_t e;
@@ -410,7 +410,6 @@ mark_whole(llm_tok_t *t)
         }
     }
     llm_enc_free(&e);
-    return LLM_OK;
 }
 
 static llm_code_t
@@ -454,7 +453,8 @@ llm_tok_finish(llm_tok_t *t, const char *where, llm_err_t *err)
         return llm_fail(err, LLM_E_NOMEM, "%s: no memory for merges", where);
     }
     t->split_words = can_split_words(t);
-    return mark_whole(t);
+    mark_whole(t);
+    return LLM_OK;
 }
 
 void

@@ -123,23 +123,28 @@ touches_word(const llm_enc_t *e, size_t lo, size_t hi, size_t from, size_t to, b
            || (to < hi && (text_class(e, e->s + to, normalized, &len) & LLM_UC_WORD));
 }
 
-/* Lets the match [*from, *to) swallow white space as the token says; not below `done`, where the
- * last match ended. */
+/*
+ * Lets the match [*from, *to) swallow white space as the token says. `done` is where the last match
+ * ended with what it swallowed: nothing below it is taken twice, nor looked at twice.
+ */
 static void
-swallow(const llm_enc_t *e, const llm_added_t *a, size_t lo, size_t hi, size_t done, size_t *from,
-        size_t *to, bool normalized)
+swallow(const llm_enc_t *e, const llm_added_t *a, size_t hi, size_t done, size_t *from, size_t *to,
+        bool normalized)
 {
     unsigned len;
     if (a->lstrip) {
-        size_t i = *from;
-        while (i > lo) {
+        size_t i = *from > done ? *from : done;
+        while (i > done) {
             size_t p = char_before(e->s, i);
             if (!(text_class(e, e->s + p, normalized, &len) & LLM_UC_SPACE)) {
                 break;
             }
             i = p;
         }
-        *from = i > done ? i : done;
+        *from = i;
+    }
+    if (a->rstrip && *to < done) {
+        *to = done;
     }
     while (a->rstrip && *to < hi && (text_class(e, e->s + *to, normalized, &len) & LLM_UC_SPACE)) {
         *to += len;
@@ -166,7 +171,7 @@ cut_added(llm_enc_t *e, const llm_trie_t *trie, size_t lo, size_t hi, bool norma
         {
             continue;
         }
-        swallow(e, a, lo, hi, done, &from, &to, normalized);
+        swallow(e, a, hi, done, &from, &to, normalized);
         if (from >= to) {       /* white space that the token before has swallowed */
             continue;
         }

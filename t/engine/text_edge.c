@@ -335,6 +335,29 @@ test_long(void)
     }
 }
 
+/* Added tokens that are white space and swallow it on both sides: each match must not look at all
+ * of it again. */
+static void
+test_swallowing(void)
+{
+    static const char json[] = "{" BL ADDED(
+        "{\"id\":4,\"content\":\"\\n\",\"lstrip\":true,\"rstrip\":true,\"normalized\":false}")
+        MODEL("[]") "}";
+    llm_tok_texts_t x = { .where = "dir", .tokenizer = json, .n_tokenizer = sizeof(json) - 1 };
+    llm_tok_t *t;
+    llm_tokens_t k;
+    size_t len;
+    char *s = repeat("\n", LONG, &len);
+    bool good = llm_tok_from_texts(&t, &x, &err) == LLM_OK;
+    double start = now();
+    good = good && llm_tok_encode(t, s, len, 0, &k, &err) == LLM_OK;
+    ok(good && k.n == 1 && k.start[0] == 0 && k.stop[0] == len && now() - start < MAX_SECONDS,
+       "a token that swallows %zu line ends, in %.3f s", len, now() - start);
+    llm_tokens_free(&k);
+    free(s);
+    llm_tok_free(t);
+}
+
 /* What a decoder makes of bytes that are not UTF-8, written down on its own: one U+FFFD for each
  * maximal subpart. */
 static size_t
@@ -594,5 +617,6 @@ main(void)
     test_hold();
     test_threads();
     test_long();
+    test_swallowing();
     return done_testing();
 }
