@@ -313,6 +313,22 @@ ngx_http_llm_arena_cleanup(void *data)
 }
 
 
+void
+ngx_http_llm_arena_leave(void)
+{
+    ngx_queue_t              *q;
+    ngx_http_llm_instance_t  *instance;
+
+    for (q = ngx_queue_head(&ngx_http_llm_instances);
+         q != ngx_queue_sentinel(&ngx_http_llm_instances);
+         q = ngx_queue_next(q))
+    {
+        instance = ngx_queue_data(q, ngx_http_llm_instance_t, queue);
+        ngx_http_llm_engine_leave(instance);
+    }
+}
+
+
 static void
 ngx_http_llm_arena_free(ngx_http_llm_instance_t *instance)
 {

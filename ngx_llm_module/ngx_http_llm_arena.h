@@ -16,6 +16,9 @@
 ngx_http_llm_instance_t *ngx_http_llm_arena_find(ngx_str_t *path,
     ngx_http_llm_key_t *key, ngx_uint_t any);
 
+/* This process ends: leaves every engine that it has joined. */
+void ngx_http_llm_arena_leave(void);
+
 /*
  * Adds the zone of a model, whose init loads it, and the cleanup of the
  * cycle that gives it back.  model->file and model->line are for messages.

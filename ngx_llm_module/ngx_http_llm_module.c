@@ -326,28 +326,13 @@ ngx_http_llm_init_process(ngx_cycle_t *cycle)
 static void
 ngx_http_llm_exit_process(ngx_cycle_t *cycle)
 {
-    ngx_uint_t                  i;
-    ngx_http_llm_model_t      **models;
-    ngx_http_llm_main_conf_t   *lmcf;
-
     if (ngx_process != NGX_PROCESS_WORKER
         && ngx_process != NGX_PROCESS_SINGLE)
     {
         return;
     }
 
-    lmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_llm_module);
-
-    if (lmcf == NULL || lmcf->models.nelts == 0) {
-        return;
-    }
-
-    models = lmcf->models.elts;
-
-    for (i = 0; i < lmcf->models.nelts; i++) {
-        ngx_http_llm_engine_leave(models[i]->instance);
-    }
-
+    ngx_http_llm_arena_leave();
     ngx_http_llm_lua_exit_process(cycle);
 }
 

@@ -109,7 +109,7 @@ subtest 'memory does not grow with reloads' => sub {
     }
     ok abs($fds[-1] - $fds[1]) < 20, 'descriptors: a model has 64' or diag "@fds";
     ok abs($maps->() - $mapped) < 10, 'mappings' or diag $maps->(), ' ', $mapped;
-    ok $rss->() < $first + 8_000, 'resident memory' or diag $first, ' ', $rss->();
+    ok $ENV{LLM_TEST_SAN} || $rss->() < $first + 8_000, 'resident memory' or diag $first, ' ', $rss->();
 };
 
 subtest 'a reload that fails' => sub {
