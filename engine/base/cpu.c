@@ -1,7 +1,9 @@
 /*
- * cpu.c - asks the processor what it can do, and the kernel (through XCR0) which registers it saves.
+ * cpu.c - asks the processor what it can do, and the kernel (through XCR0) which registers it
+ * saves.
  *
- * A feature counts only when both agree: an AVX-512 CPU whose kernel does not save ZMM registers has no AVX-512.
+ * A feature counts only when both agree: an AVX-512 CPU whose kernel does not save ZMM registers
+ * has no AVX-512.
  */
 #include "base/cpu.h"
 
@@ -40,7 +42,8 @@ ask(void)
     }
     bool fma = (c & L1_FMA) && (c & L1_F16C);
     uint64_t xcr0 = read_xcr0();
-    if ((xcr0 & ymm) != ymm || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & L7B_AVX2) || !fma) {
+    if ((xcr0 & ymm) != ymm || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & L7B_AVX2)
+        || !fma) {
         return 0;
     }
     unsigned max_sub = a, b7 = b, c7 = c, a71 = 0;
@@ -50,7 +53,8 @@ ask(void)
 
     unsigned f = LLM_CPU_AVX2;
     f |= a71 & L71A_AVX_VNNI ? LLM_CPU_AVX_VNNI : 0;
-    if ((xcr0 & zmm) == zmm && (b7 & L7B_512F) && (b7 & L7B_512DQ) && (b7 & L7B_512BW) && (b7 & l7b_512vl)) {
+    if ((xcr0 & zmm) == zmm && (b7 & L7B_512F) && (b7 & L7B_512DQ) && (b7 & L7B_512BW)
+        && (b7 & l7b_512vl)) {
         f |= LLM_CPU_AVX512;
         f |= c7 & L7C_VNNI ? LLM_CPU_AVX512_VNNI : 0;
         f |= c7 & L7C_VBMI ? LLM_CPU_AVX512_VBMI : 0;
@@ -72,7 +76,10 @@ ask(void)
 unsigned
 llm_cpu_features(void)
 {
-    /* CPUID is slow, and far slower in a virtual machine; two threads may both ask, the answer is the same */
+    /*
+     * CPUID is slow, and far slower in a virtual machine; two threads may both ask, the answer is
+     * the same
+     */
     static _Atomic unsigned cached;
     const unsigned asked = 1u << 31;
     unsigned f = atomic_load_explicit(&cached, memory_order_relaxed);

@@ -3,15 +3,17 @@
  *
  * Owns: the helper threads. Does not own: what a chunk does.
  *
- * `work` holds the generation of the job (high half) and the chunks nobody has claimed yet (low half); claiming is one
- * compare-and-swap on the whole word. So a helper that was delayed since an earlier job cannot take a chunk of a
- * later one with stale fields: it read fn, ctx and n_chunks after it saw the generation, and its swap succeeds only if
- * that generation still has unclaimed chunks, in which case the caller has not touched the fields since.
- * A helper adds the chunks it ran to `done` once, when none are left; the caller returns at done == n_chunks. It never
- * waits for a helper that has claimed nothing.
+ * `work` holds the generation of the job (high half) and the chunks nobody has claimed yet (low
+ * half); claiming is one compare-and-swap on the whole word. So a helper that was delayed since an
+ * earlier job cannot take a chunk of a later one with stale fields: it read fn, ctx and n_chunks
+ * after it saw the generation, and its swap succeeds only if that generation still has unclaimed
+ * chunks, in which case the caller has not touched the fields since.
+ * A helper adds the chunks it ran to `done` once, when none are left; the caller returns at done ==
+ * n_chunks. It never waits for a helper that has claimed nothing.
  *
- * Sleeping, both ways: announce (n_asleep, caller_asleep), look again, futex-wait on the value seen. The other side changes the
- * value, then looks at the announcement. Both sides are sequentially consistent, so one of them sees the other.
+ * Sleeping, both ways: announce (n_asleep, caller_asleep), look again, futex-wait on the value
+ * seen. The other side changes the value, then looks at the announcement. Both sides are
+ * sequentially consistent, so one of them sees the other.
  */
 #define _GNU_SOURCE
 #include "base/pool.h"
@@ -50,7 +52,8 @@ struct llm_pool {
     _Alignas(64) _Atomic uint32_t done;     /* futex of the caller */
     _Atomic uint32_t      caller_asleep;
 
-    _Alignas(64) _Atomic uint32_t wake;     /* futex of the helpers: the generation, published after `work` */
+    /* futex of the helpers: the generation, published after `work` */
+    _Alignas(64) _Atomic uint32_t wake;
     _Atomic uint32_t      n_asleep;
     _Atomic bool          stop;
 
@@ -118,7 +121,8 @@ run_chunks(llm_pool_t *p, uint32_t i_thread)
         void *ctx = atomic_load_explicit(&p->ctx, memory_order_relaxed);
         uint32_t n_chunks = atomic_load_explicit(&p->n_chunks, memory_order_relaxed);
 
-        if (atomic_compare_exchange_weak_explicit(&p->work, &w, w - 1, memory_order_acq_rel, memory_order_acquire)) {
+        if (atomic_compare_exchange_weak_explicit(&p->work, &w, w - 1, memory_order_acq_rel,
+                                                  memory_order_acquire)) {
             fn(ctx, n_chunks - (uint32_t) w, i_thread);
             n_run++;
             w = atomic_load_explicit(&p->work, memory_order_acquire);
@@ -143,7 +147,8 @@ helper_setup(const llm_pool_t *p)
         errno = 0;
         int nice_now = getpriority(PRIO_PROCESS, tid);
         if (errno == 0 && nice_now < LOW_NICE) {
-            (void) setpriority(PRIO_PROCESS, tid, LOW_NICE);    /* the caller's own, or every join waits for the helper */
+            /* the caller's own, or every join waits for the helper */
+            (void) setpriority(PRIO_PROCESS, tid, LOW_NICE);
         }
     }
     (void) pthread_setname_np(pthread_self(), "llm-compute");
@@ -171,7 +176,8 @@ helper_main(void *arg)
         }
         uint32_t n_run = run_chunks(p, h->index);
         if (n_run != 0) {
-            atomic_fetch_add(&p->done, n_run);      /* publishes the results; nothing of this job is touched below */
+            /* publishes the results; nothing of this job is touched below */
+            atomic_fetch_add(&p->done, n_run);
             if (atomic_load(&p->caller_asleep)) {
                 futex_wake(&p->done, 1);
             }
@@ -216,8 +222,8 @@ start_helpers(llm_pool_t *p, llm_err_t *err)
     pthread_attr_destroy(&attr);
     if (rc != 0) {
         stop_helpers(p, n);
-        return llm_fail(err, LLM_E_IO, "compute thread %u of %u could not be started: %s", n + 2, p->n_threads,
-                        strerror(rc));
+        return llm_fail(err, LLM_E_IO, "compute thread %u of %u could not be started: %s", n + 2,
+                        p->n_threads, strerror(rc));
     }
     return LLM_OK;
 }
@@ -227,7 +233,8 @@ llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool low_priority, llm_err_t 
 {
     *out = NULL;
     if (n_threads < 1 || n_threads > MAX_THREADS) {
-        return llm_fail(err, LLM_E_ARG, "%u compute threads: allowed are 1 to %d", n_threads, MAX_THREADS);
+        return llm_fail(err, LLM_E_ARG, "%u compute threads: allowed are 1 to %d", n_threads,
+                        MAX_THREADS);
     }
     llm_pool_t *p = aligned_alloc(64, sizeof(*p));
     helper_t *helpers = calloc(n_threads, sizeof(*helpers));
@@ -293,13 +300,17 @@ llm_pool_run(llm_pool_t *p, llm_pool_fn fn, void *ctx, uint32_t n_chunks)
         }
         return;
     }
-    /* every chunk of the last job is done and counted: nobody reads these fields with a swap that can succeed */
+    /*
+     * every chunk of the last job is done and counted: nobody reads these fields with a swap that
+     * can succeed
+     */
     atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
     atomic_store_explicit(&p->ctx, ctx, memory_order_relaxed);
     atomic_store_explicit(&p->n_chunks, n_chunks, memory_order_relaxed);
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     p->generation++;
-    atomic_store_explicit(&p->work, (uint64_t) p->generation << 32 | n_chunks, memory_order_release);
+    atomic_store_explicit(&p->work, (uint64_t) p->generation << 32 | n_chunks,
+                          memory_order_release);
     atomic_fetch_add(&p->wake, 1);
     uint32_t asleep = atomic_load(&p->n_asleep);
     if (asleep != 0) {

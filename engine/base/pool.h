@@ -1,9 +1,9 @@
 /*
  * pool.h - compute threads that share work in chunks.
  *
- * One caller (the leader's engine thread) and n-1 helpers. A job is a function over chunks 0..n_chunks-1;
- * threads claim chunks from an atomic counter, so a thread that loses its core delays the chunk it holds and
- * nothing else. Idle helpers spin briefly, then sleep on a futex.
+ * One caller (the leader's engine thread) and n-1 helpers. A job is a function over chunks
+ * 0..n_chunks-1; threads claim chunks from an atomic counter, so a thread that loses its core
+ * delays the chunk it holds and nothing else. Idle helpers spin briefly, then sleep on a futex.
  */
 #ifndef LLM_POOL_H
 #define LLM_POOL_H
@@ -12,19 +12,25 @@
 
 typedef struct llm_pool llm_pool_t;
 
-/* i_thread < llm_pool_size; 0 is the caller. Chunks must not depend on each other or on who runs them. */
+/*
+ * i_thread < llm_pool_size; 0 is the caller. Chunks must not depend on each other or on who runs
+ * them.
+ */
 typedef void (*llm_pool_fn)(void *ctx, uint32_t i_chunk, uint32_t i_thread);
 
 /*
- * n_threads >= 1 counts the caller; helpers block all signals and run at a lower priority (nice +10) when
- * low_priority is set. Helpers undo an inherited CPU affinity (spec nginx.md section 2).
+ * n_threads >= 1 counts the caller; helpers block all signals and run at a lower priority (nice
+ * +10) when low_priority is set. Helpers undo an inherited CPU affinity (spec nginx.md section 2).
  * Errors: NOMEM, IO (a thread could not be started).
  */
 llm_code_t llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool low_priority, llm_err_t *err);
 void llm_pool_free(llm_pool_t *p);
 uint32_t llm_pool_size(const llm_pool_t *p);
 
-/* Runs fn over all chunks and returns when every one is done. Thread: the caller only. No allocation. */
+/*
+ * Runs fn over all chunks and returns when every one is done. Thread: the caller only. No
+ * allocation.
+ */
 void llm_pool_run(llm_pool_t *p, llm_pool_fn fn, void *ctx, uint32_t n_chunks);
 
 #endif

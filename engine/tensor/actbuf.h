@@ -10,7 +10,8 @@
  *     acc  = fma(d, fma(scale1, (float) c1, scale0 * (float) c0), acc)
  *     acc  = fma(min1, d * sum(q of half 1), fma(min0, d * sum(q of half 0), acc))
  *
- * A buffer holds panels of ACT_PANEL tokens (the last one: what is left); a panel holds for each block the records of its tokens.
+ * A buffer holds panels of ACT_PANEL tokens (the last one: what is left); a panel holds for each
+ * block the records of its tokens.
  */
 #ifndef LLM_ACTBUF_H
 #define LLM_ACTBUF_H
@@ -18,7 +19,8 @@
 #include "tensor/pack.h"
 
 #define ACT_PANEL 4
-#define ACT_TINY  1e-30f        /* a block whose values are all smaller counts as zero: 127 / max would overflow */
+/* a block whose values are all smaller counts as zero: 127 / max would overflow */
+#define ACT_TINY  1e-30f
 
 typedef struct {
     int8_t  q[32];
@@ -32,7 +34,10 @@ typedef struct {
 
 _Static_assert(sizeof(act_block_t) == 64, "one cache line");
 
-/* The first record of a panel of a buffer for n tokens; *width gets its tokens. Record of token t, block b: [b * width + t]. */
+/*
+ * The first record of a panel of a buffer for n tokens; *width gets its tokens. Record of token t,
+ * block b: [b * width + t].
+ */
 static inline act_block_t *
 act_panel(const llm_act_t *a, uint32_t i_panel, uint32_t *width)
 {

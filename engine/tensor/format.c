@@ -1,9 +1,10 @@
 /*
  * format.c - the number formats of model files: one row each in one table, and their exact values.
  *
- * A block is `bytes` little-endian bytes that stand for `block` values; a row is consecutive blocks. Layouts: spec models.md
- * section 9.1. Each product and difference is one f32 operation (the files are compiled without contraction), in the order
- * (scale * sub-scale) * q - minimum, which is how the formats are defined.
+ * A block is `bytes` little-endian bytes that stand for `block` values; a row is consecutive
+ * blocks. Layouts: spec models.md section 9.1. Each product and difference is one f32 operation
+ * (the files are compiled without contraction), in the order (scale * sub-scale) * q - minimum,
+ * which is how the formats are defined.
  */
 #include "tensor/format.h"
 
@@ -14,7 +15,9 @@
 #error "model files are little-endian; a big-endian port must swap in format.c and mat.c"
 #endif
 
-static const int8_t codebook_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+static const int8_t codebook_iq4[16] = {
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+};
 static const int8_t codebook_fp4[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
 
 float
@@ -47,7 +50,7 @@ llm_f32_to_f16(float f)
     if (mag >= 0x477ff000) {                    /* 65520: rounds to infinity */
         return sign | 0x7c00;
     }
-    if (mag < 0x38800000) {                     /* below 2^-14: the sum aligns and rounds the mantissa */
+    if (mag < 0x38800000) { /* below 2^-14: the sum aligns and rounds the mantissa */
         v.u = mag;
         v.f += 0.5f;                            /* 0.5 has its last mantissa bit at 2^-24 */
         return sign | (uint16_t) (v.u - 0x3f000000);
@@ -196,7 +199,8 @@ dequant_q3_k(float *dst, const void *src, size_t n)
         const uint8_t *sc = p + 96;
         float d = load_f16(p + 108);
         for (int i = 0; i < 256; i++) {
-            int q = (p[32 + 32 * (i / 128) + i % 32] >> 2 * (i % 128 / 32) & 3) - (p[i % 32] >> i / 32 & 1 ? 0 : 4);
+            int q = (p[32 + 32 * (i / 128) + i % 32] >> 2 * (i % 128 / 32) & 3)
+                  - (p[i % 32] >> i / 32 & 1 ? 0 : 4);
             int s = i / 16;
             int lo = s < 8 ? sc[s] & 15 : sc[s - 8] >> 4, hi = sc[8 + s % 4] >> 2 * (s / 4) & 3;
             dst[i] = d * (float) ((lo | hi << 4) - 32) * (float) q;
@@ -262,7 +266,8 @@ dequant_q6_k(float *dst, const void *src, size_t n)
         float d = load_f16(p + 208);
         for (int i = 0; i < 256; i++) {
             int h = i / 128, r = i % 128;
-            int q = (p[64 * h + r % 64] >> 4 * (r / 64) & 15) | (p[128 + 32 * h + r % 32] >> 2 * (r / 32) & 3) << 4;
+            int q = (p[64 * h + r % 64] >> 4 * (r / 64) & 15)
+                  | (p[128 + 32 * h + r % 32] >> 2 * (r / 32) & 3) << 4;
             dst[i] = d * (float) sc[i / 16] * (float) (q - 32);
         }
     }

@@ -1,5 +1,6 @@
 /*
- * format.h - number formats of model files: one table of block layouts (spec models.md section 9.1).
+ * format.h - number formats of model files: one table of block layouts (spec models.md
+ * section 9.1).
  */
 #ifndef LLM_FORMAT_H
 #define LLM_FORMAT_H
@@ -8,9 +9,10 @@
 
 /* The ids of GGUF; LLM_T_COUNT bounds the table. */
 typedef enum {
-    LLM_T_F32 = 0, LLM_T_F16 = 1, LLM_T_Q4_0 = 2, LLM_T_Q4_1 = 3, LLM_T_Q5_0 = 6, LLM_T_Q5_1 = 7, LLM_T_Q8_0 = 8,
+    LLM_T_F32 = 0, LLM_T_F16 = 1, LLM_T_BF16 = 30,
+    LLM_T_Q4_0 = 2, LLM_T_Q4_1 = 3, LLM_T_Q5_0 = 6, LLM_T_Q5_1 = 7, LLM_T_Q8_0 = 8,
     LLM_T_Q2_K = 10, LLM_T_Q3_K = 11, LLM_T_Q4_K = 12, LLM_T_Q5_K = 13, LLM_T_Q6_K = 14,
-    LLM_T_IQ4_NL = 20, LLM_T_IQ4_XS = 23, LLM_T_BF16 = 30, LLM_T_MXFP4 = 39,
+    LLM_T_IQ4_NL = 20, LLM_T_IQ4_XS = 23, LLM_T_MXFP4 = 39,
     LLM_T_COUNT = 40
 } llm_type_t;
 
@@ -18,7 +20,10 @@ typedef struct {
     const char *name;           /* "Q4_K" */
     uint32_t    block;          /* values in a block */
     uint32_t    bytes;          /* bytes of a block */
-    /* n values (a multiple of block) from src, which may be unaligned, to dst. Exact: products are formed in f32. */
+    /*
+     * n values (a multiple of block) from src, which may be unaligned, to dst. Exact: products are
+     * formed in f32.
+     */
     void      (*dequant)(float *dst, const void *src, size_t n);
 } llm_format_t;
 

@@ -1,17 +1,22 @@
 /*
  * kern.h - the kernel sets and what they compute.
  *
- * A set is chosen once at start from the CPU's features; LLM_KERN=ref|c|avx2|avx512 in the environment forces one.
- *   ref     plain loops, float activations: the definition of every result; quantized weights are widened exactly
- *   c       portable, int8 activations for quantized weights (compilers vectorise it for any CPU)
- *   avx2    the same arithmetic with AVX2 (and AVX-VNNI where the CPU has it)
- *   avx512  the same arithmetic with AVX-512 VNNI
+ * A set is chosen once at start from the CPU's features; LLM_KERN=ref|c|avx2|avx512 in the
+ * environment forces one.
+ *   ref     plain loops, float activations: the definition of every result; quantized weights are
+ *           widened exactly
+ *   c       portable, int8 activations for quantized weights
+ *   avx2    the same arithmetic with AVX2 (and AVX-VNNI where the CPU has it): the same bits
+ *   avx512  the same arithmetic with AVX-512 VNNI: the same bits
  *
- * Promise of every kernel: the order of additions for one row and one token never depends on the number of tokens,
- * on tile ranges, on threads or on the other tokens. So a sequence gets the same bits alone and in any batch.
+ * Promise of every kernel: the order of additions for one row and one token never depends on the
+ * number of tokens, on tile ranges, on threads or on the other tokens. So a sequence gets the same
+ * bits alone and in any batch.
  *
- * All float arrays: f32, row-major, rows contiguous unless a leading dimension (ld, in elements) is given.
- * Thread: any; no allocation, no locks, no errors (arguments are checked when a model is bound).
+ * All float arrays: f32, row-major, rows contiguous unless a leading dimension (ld, in elements) is
+ * given.
+ * Thread: any; no allocation, no locks, no errors (arguments are checked when a model is
+ * bound).
  */
 #ifndef LLM_KERN_H
 #define LLM_KERN_H
@@ -19,9 +24,10 @@
 #include "mat.h"
 
 /*
- * Activations of n tokens with k values each, as the matrix kernels want them. x always; the int8 form
- * is filled by kern->quant only when a matrix needs it. Per 32 values: q = round(x / d), d = max|x| / 127, and the
- * sums that fold in the offsets of formats with minimums. buf: llm_act_bytes(n, k), 64-byte aligned; its inner layout is private to tensor/.
+ * Activations of n tokens with k values each, as the matrix kernels want them. x always; the int8
+ * form is filled by kern->quant only when a matrix needs it. Per 32 values: q = round(x / d), d =
+ * max|x| / 127, and the sums that fold in the offsets of formats with minimums. buf:
+ * llm_act_bytes(n, k), 64-byte aligned; its inner layout is private to tensor/.
  */
 typedef struct {
     const float *x;             /* [n][k], stride ldx */
@@ -34,27 +40,33 @@ size_t llm_act_bytes(uint32_t n, uint32_t k);
 
 typedef enum { LLM_ACT_RELU, LLM_ACT_SILU, LLM_ACT_GELU, LLM_ACT_GELU_TANH } llm_actfn_t;
 
-/* KV pages ---------------------------------------------------------------------------------------------------
- * A page holds LLM_KV_PAGE consecutive tokens of one sequence, all layers. For each (layer, kv head) it has a K block
- * stored dimension-major, K[head_dim][LLM_KV_PAGE], so that one load covers one dimension of all tokens and scores need no
- * horizontal sums, and a V block stored token-major, V[LLM_KV_PAGE][head_dim].
+/*
+ * KV pages. A page holds LLM_KV_PAGE consecutive tokens of one sequence, all layers. For each
+ * (layer, kv head) it has a K block stored dimension-major, K[head_dim][LLM_KV_PAGE], so that one
+ * load covers one dimension of all tokens and scores need no horizontal sums, and a V block stored
+ * token-major, V[LLM_KV_PAGE][head_dim].
  */
 #define LLM_KV_PAGE 32
 
-/* Bytes of the K and V blocks of one (layer, kv head) in a page; a multiple of 64. V starts at half of it. */
+/*
+ * Bytes of the K and V blocks of one (layer, kv head) in a page; a multiple of 64. V starts at half
+ * of it.
+ */
 size_t llm_kv_head_bytes(llm_kv_type_t type, uint32_t head_dim);
 
 /*
- * Attention of n_q consecutive tokens of one sequence, for the query heads that share one kv head, over the keys
- * [key0, key1) that each query may see. The result is partial: for each (query, head) the running maximum m, the sum l
- * and the unnormalised output o; llm_kern_t.attn_merge adds partials of consecutive key ranges in order.
- * scores: s = cap(q.k * scale) + bias, cap(s) = softcap * tanh(s / softcap) when softcap > 0.
+ * Attention of n_q consecutive tokens of one sequence, for the query heads that share one kv head,
+ * over the keys [key0, key1) that each query may see. The result is partial: for each (query, head)
+ * the running maximum m, the sum l and the unnormalised output o; llm_kern_t.attn_merge adds
+ * partials of consecutive key ranges in order.
+ * scores: s = cap(q.k * scale) + bias, cap(s) =
+ * softcap * tanh(s / softcap) when softcap > 0.
  */
 typedef struct {
     const uint8_t  *pages;      /* page p starts at pages + p * page_bytes */
     size_t          page_bytes;
     size_t          head_off;   /* of this (layer, kv head) inside a page */
-    const uint32_t *table;      /* page numbers of the sequence: key j is in table[j / LLM_KV_PAGE] */
+    const uint32_t *table;      /* page numbers of the sequence: key j is in [j / LLM_KV_PAGE] */
     llm_kv_type_t   type;
     uint32_t        head_dim;   /* 8..512, a multiple of 2 */
     uint32_t        group;      /* query heads that share the kv head, 1..128 */
@@ -67,20 +79,24 @@ typedef struct {
     float           scale, softcap;
     const float    *slopes;     /* ALiBi: [group] or NULL; adds slopes[g] * j */
     bool            alibi_bf16; /* Falcon-RW: the product rounded to bfloat16, then times scale */
-    const float    *rel;        /* relative bias [group][rel_n] or NULL: adds rel[g][clamp(j - position + rel_zero, 0, rel_n - 1)] */
+    /* relative bias or NULL: adds rel[g * ld_rel + clamp(j - position + rel_zero, 0, rel_n - 1)] */
+    const float    *rel;
     size_t          ld_rel;
     uint32_t        rel_n, rel_zero;
     uint32_t        key0, key1; /* key0 is a multiple of LLM_KV_PAGE */
-    float          *part;       /* out: [n_q][group] records of llm_attn_part_floats(head_dim) floats: m, l, pad, o[head_dim] */
-    float          *scratch;    /* llm_attn_scratch_floats(...) floats, 64-byte aligned, private to the thread */
+    /* out: [n_q][group] records of llm_attn_part_floats(head_dim) floats: m, l, pad, o[head_dim] */
+    float          *part;
+    float          *scratch;    /* llm_attn_scratch_floats(), 64-byte aligned, one a thread */
 } llm_attn_t;
 
 #define LLM_ATTN_MAX_Q 16
 /* Keys of one partial. Always the same split, so threads never change a result. */
 #define LLM_ATTN_SPAN 512
 
-size_t llm_attn_part_floats(uint32_t head_dim);                     /* a multiple of 16 */
-size_t llm_attn_scratch_floats(uint32_t head_dim, uint32_t group);  /* for n_q = LLM_ATTN_MAX_Q and a span of LLM_ATTN_SPAN keys */
+/* A multiple of 16. */
+size_t llm_attn_part_floats(uint32_t head_dim);
+/* For n_q = LLM_ATTN_MAX_Q and a span of LLM_ATTN_SPAN keys. */
+size_t llm_attn_scratch_floats(uint32_t head_dim, uint32_t group);
 
 typedef struct llm_kern {
     const char *name;
@@ -90,15 +106,17 @@ typedef struct llm_kern {
     /* True when mm needs a->buf for this layout. */
     bool (*needs_quant)(const llm_mat_t *w);
     /*
-     * y[t * ldy + r] = sum_c w[r][c] * a[t][c] for the rows r of tiles [tile0, tile1) and all a->n tokens.
-     * Float layouts use a->x. Tolerance: t/engine/tensor_mm.c.
+     * y[t * ldy + r] = sum_c w[r][c] * a[t][c] for the rows r of tiles [tile0, tile1) and all a->n
+     * tokens. Float layouts use a->x. Tolerance: t/engine/tensor_mm.c.
      */
-    void (*mm)(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy);
+    void (*mm)(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y,
+               size_t ldy);
 
     /* y = x / sqrt(mean(x^2) + eps) * w;  y may be x. */
     void (*norm_rms)(float *y, const float *x, const float *w, uint32_t n, float eps);
     /* y = (x - mean) / sqrt(var + eps) * w + b; b may be NULL; y may be x. */
-    void (*norm_layer)(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps);
+    void (*norm_layer)(float *y, const float *x, const float *w, const float *b, uint32_t n,
+                       float eps);
     /* y = f(gate) * up, or f(gate) when up is NULL; y may be gate. */
     void (*act_mul)(float *y, const float *gate, const float *up, uint32_t n, llm_actfn_t f);
     /* y += x */
@@ -108,11 +126,19 @@ typedef struct llm_kern {
      * half: pairs (x[j], x[j+n]); else adjacent: (x[2j], x[2j+1]).
      */
     void (*rope)(float *x, const float *cos_sin, uint32_t n, bool half);
-    /* Writes one token's k and v (head_dim floats each) of one kv head at row (position % LLM_KV_PAGE) of its block. */
-    void (*kv_store)(uint8_t *block, llm_kv_type_t type, uint32_t head_dim, uint32_t row, const float *k, const float *v);
+    /*
+     * Writes one token's k and v (head_dim floats each) of one kv head at row (position %
+     * LLM_KV_PAGE) of its block.
+     */
+    void (*kv_store)(uint8_t *block, llm_kv_type_t type, uint32_t head_dim, uint32_t row,
+                     const float *k, const float *v);
     void (*attn)(const llm_attn_t *a);
-    /* out[head_dim] = merged and normalised; parts are n records `stride` floats apart, in key order; records with l == 0 are empty. */
-    void (*attn_merge)(float *out, const float *parts, uint32_t n, size_t stride, uint32_t head_dim);
+    /*
+     * out[head_dim] = merged and normalised; parts are n records `stride` floats apart, in key
+     * order; records with l == 0 are empty.
+     */
+    void (*attn_merge)(float *out, const float *parts, uint32_t n, size_t stride,
+                       uint32_t head_dim);
 
     /* max over x, and log(sum(exp(x - max))) in *log_sum. */
     float (*log_sum_exp)(const float *x, uint32_t n, float *log_sum);

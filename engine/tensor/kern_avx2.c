@@ -39,8 +39,18 @@ mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float
 }
 
 const llm_kern_t llm_kern_avx2 = {
-    .name = "avx2", .quant = quant, .needs_quant = needs_quant, .mm = mm,
-    .norm_rms = avx2_norm_rms, .norm_layer = avx2_norm_layer, .act_mul = avx2_act_mul, .add = avx2_add,
-    .rope = avx2_rope, .kv_store = avx2_kv_store, .attn = avx2_attn, .attn_merge = avx2_attn_merge,
-    .log_sum_exp = avx2_log_sum_exp, .argmax = avx2_argmax,
+    .name = "avx2",
+    .quant = quant,
+    .needs_quant = needs_quant,
+    .mm = mm,
+    .norm_rms = avx2_norm_rms,
+    .norm_layer = avx2_norm_layer,
+    .act_mul = avx2_act_mul,
+    .add = avx2_add,
+    .rope = avx2_rope,
+    .kv_store = avx2_kv_store,
+    .attn = avx2_attn,
+    .attn_merge = avx2_attn_merge,
+    .log_sum_exp = avx2_log_sum_exp,
+    .argmax = avx2_argmax,
 };

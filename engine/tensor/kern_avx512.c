@@ -24,8 +24,18 @@ needs_quant(const llm_mat_t *w)
 }
 
 const llm_kern_t llm_kern_avx512 = {
-    .name = "avx512", .quant = quant, .needs_quant = needs_quant, .mm = llm_avx512_mm,
-    .norm_rms = avx512_norm_rms, .norm_layer = avx512_norm_layer, .act_mul = avx512_act_mul, .add = avx512_add,
-    .rope = avx512_rope, .kv_store = avx512_kv_store, .attn = avx512_attn, .attn_merge = avx512_attn_merge,
-    .log_sum_exp = avx512_log_sum_exp, .argmax = avx512_argmax,
+    .name = "avx512",
+    .quant = quant,
+    .needs_quant = needs_quant,
+    .mm = llm_avx512_mm,
+    .norm_rms = avx512_norm_rms,
+    .norm_layer = avx512_norm_layer,
+    .act_mul = avx512_act_mul,
+    .add = avx512_add,
+    .rope = avx512_rope,
+    .kv_store = avx512_kv_store,
+    .attn = avx512_attn,
+    .attn_merge = avx512_attn_merge,
+    .log_sum_exp = avx512_log_sum_exp,
+    .argmax = avx512_argmax,
 };

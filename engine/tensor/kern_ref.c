@@ -1,8 +1,9 @@
 /*
  * kern_ref.c - the `ref` kernel set: plain loops that define every result.
  *
- * Sums are formed in double precision and rounded once, transcendental functions are libm's. Weights are widened exactly and activations are
- * never quantized. Nothing here is fast; `c` borrows what it does not bring itself.
+ * Sums are formed in double precision and rounded once, transcendental functions are libm's.
+ * Weights are widened exactly and activations are never quantized. Nothing here is fast; `c`
+ * borrows what it does not bring itself.
  */
 #include "tensor/kern_ref.h"
 
@@ -27,7 +28,8 @@ needs_quant(const llm_mat_t *w)
 
 /* sum[t] = row . x[t0 + t] */
 static void
-dot_row(const llm_mat_t *w, uint32_t row, const llm_act_t *a, uint32_t t0, uint32_t n, double sum[MM_TOKENS])
+dot_row(const llm_mat_t *w, uint32_t row, const llm_act_t *a, uint32_t t0, uint32_t n,
+        double sum[MM_TOKENS])
 {
     float v[32];
     for (uint32_t t = 0; t < n; t++) {
@@ -52,7 +54,8 @@ dot_row(const llm_mat_t *w, uint32_t row, const llm_act_t *a, uint32_t t0, uint3
 }
 
 void
-llm_ref_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy)
+llm_ref_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y,
+           size_t ldy)
 {
     uint32_t row1 = tile1 * LLM_TILE < w->rows ? tile1 * LLM_TILE : w->rows;
     double sum[MM_TOKENS];
@@ -109,7 +112,9 @@ activate(double x, llm_actfn_t f)
     case LLM_ACT_GELU:
         return 0.5 * x * erfc(-x * M_SQRT1_2);
     default:
-        /* 1/2 (1 + tanh u) = 1 / (1 + exp(-2u)), which does not cancel; spec models.md section 3.2 */
+        /*
+         * 1/2 (1 + tanh u) = 1 / (1 + exp(-2u)), which does not cancel; spec models.md section 3.2
+         */
         return x / (1.0 + exp(-2.0 * sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
     }
 }
@@ -143,7 +148,8 @@ llm_ref_rope(float *x, const float *cos_sin, uint32_t n, bool half)
 }
 
 void
-llm_ref_kv_store(uint8_t *block, llm_kv_type_t type, uint32_t head_dim, uint32_t row, const float *k, const float *v)
+llm_ref_kv_store(uint8_t *block, llm_kv_type_t type, uint32_t head_dim, uint32_t row,
+                 const float *k, const float *v)
 {
     uint8_t *vblock = block + llm_kv_head_bytes(type, head_dim) / 2;
     if (type == LLM_KV_F32) {
@@ -192,7 +198,8 @@ score(const llm_attn_t *a, const float *q, uint32_t g, uint32_t pos, uint32_t ke
 void
 llm_ref_attn(const llm_attn_t *a)
 {
-    size_t stride = llm_attn_part_floats(a->head_dim), v_off = llm_kv_head_bytes(a->type, a->head_dim) / 2;
+    size_t stride = llm_attn_part_floats(a->head_dim),
+           v_off = llm_kv_head_bytes(a->type, a->head_dim) / 2;
 
     for (uint32_t i = 0; i < a->n_q * a->group; i++) {
         uint32_t t = i / a->group, g = i % a->group, lo, hi;
@@ -208,7 +215,8 @@ llm_ref_attn(const llm_attn_t *a)
             m = s > m ? s : m;
         }
         for (uint32_t key = lo; key < hi; key++) {
-            const uint8_t *vb = a->pages + a->table[key / LLM_KV_PAGE] * a->page_bytes + a->head_off + v_off;
+            const uint8_t *vb =
+                a->pages + a->table[key / LLM_KV_PAGE] * a->page_bytes + a->head_off + v_off;
             double p = exp((double) a->scratch[key - a->key0] - (m > -INFINITY ? m : 0.0f));
             l += p;
             for (uint32_t d = 0; d < a->head_dim; d++) {
@@ -279,8 +287,18 @@ llm_ref_argmax(const float *x, uint32_t n)
 }
 
 const llm_kern_t llm_kern_ref = {
-    .name = "ref", .quant = llm_ref_quant, .needs_quant = needs_quant, .mm = llm_ref_mm,
-    .norm_rms = llm_ref_norm_rms, .norm_layer = llm_ref_norm_layer, .act_mul = llm_ref_act_mul, .add = llm_ref_add,
-    .rope = llm_ref_rope, .kv_store = llm_ref_kv_store, .attn = llm_ref_attn, .attn_merge = llm_ref_attn_merge,
-    .log_sum_exp = llm_ref_log_sum_exp, .argmax = llm_ref_argmax,
+    .name = "ref",
+    .quant = llm_ref_quant,
+    .needs_quant = needs_quant,
+    .mm = llm_ref_mm,
+    .norm_rms = llm_ref_norm_rms,
+    .norm_layer = llm_ref_norm_layer,
+    .act_mul = llm_ref_act_mul,
+    .add = llm_ref_add,
+    .rope = llm_ref_rope,
+    .kv_store = llm_ref_kv_store,
+    .attn = llm_ref_attn,
+    .attn_merge = llm_ref_attn_merge,
+    .log_sum_exp = llm_ref_log_sum_exp,
+    .argmax = llm_ref_argmax,
 };

@@ -1,5 +1,6 @@
 /*
- * kern_ref.h - the functions of the `ref` set that other sets borrow, and what all attention kernels share; private to tensor/.
+ * kern_ref.h - the `ref` set, the list of sets, and what all attention kernels share; private to
+ * tensor/.
  */
 #ifndef LLM_KERN_REF_H
 #define LLM_KERN_REF_H
@@ -8,15 +9,19 @@
 
 /* Contracts: llm_kern_t in kern.h. */
 void llm_ref_quant(const llm_act_t *a, uint32_t t0, uint32_t t1);
-void llm_ref_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy);
+void llm_ref_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y,
+                size_t ldy);
 void llm_ref_norm_rms(float *y, const float *x, const float *w, uint32_t n, float eps);
-void llm_ref_norm_layer(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps);
+void llm_ref_norm_layer(float *y, const float *x, const float *w, const float *b, uint32_t n,
+                        float eps);
 void llm_ref_act_mul(float *y, const float *gate, const float *up, uint32_t n, llm_actfn_t f);
 void llm_ref_add(float *y, const float *x, uint32_t n);
 void llm_ref_rope(float *x, const float *cos_sin, uint32_t n, bool half);
-void llm_ref_kv_store(uint8_t *block, llm_kv_type_t type, uint32_t head_dim, uint32_t row, const float *k, const float *v);
+void llm_ref_kv_store(uint8_t *block, llm_kv_type_t type, uint32_t head_dim, uint32_t row,
+                      const float *k, const float *v);
 void llm_ref_attn(const llm_attn_t *a);
-void llm_ref_attn_merge(float *out, const float *parts, uint32_t n, size_t stride, uint32_t head_dim);
+void llm_ref_attn_merge(float *out, const float *parts, uint32_t n, size_t stride,
+                        uint32_t head_dim);
 float llm_ref_log_sum_exp(const float *x, uint32_t n, float *log_sum);
 uint32_t llm_ref_argmax(const float *x, uint32_t n);
 
@@ -59,7 +64,8 @@ llm_attn_alibi(const llm_attn_t *a, uint32_t g, uint32_t key)
 {
     union { float f; uint32_t u; } v = { .f = a->slopes[g] * (float) key };
     if (a->alibi_bf16) {
-        v.u = (v.u + 0x7fff + (v.u >> 16 & 1)) & 0xffff0000u;   /* finite: slopes are below 1, keys below 2^32 */
+        /* finite: slopes are below 1, keys below 2^32 */
+        v.u = (v.u + 0x7fff + (v.u >> 16 & 1)) & 0xffff0000u;
         return v.f * a->scale;
     }
     return v.f;

@@ -1,9 +1,10 @@
 /*
  * mat.c - packs weight matrices into tiles and reads single rows back.
  *
- * Owns: the way into the layouts of pack.h (drawn there) and the way back for one row. The kernels read tiles themselves.
- * Packing moves bits and never computes a value, so that a row read back equals the format's dequant bit for bit.
- * Hot at load time: each routine handles one group of blocks for 16 rows, reading 16 streams and writing one.
+ * Owns: the way into the layouts of pack.h (drawn there) and the way back for one row. The kernels
+ * read tiles themselves. Packing moves bits and never computes a value, so that a row read back
+ * equals the format's dequant bit for bit. Hot at load time: each routine handles one group of
+ * blocks for 16 rows, reading 16 streams and writing one.
  */
 #include "tensor/mat.h"
 #include "tensor/pack.h"
@@ -45,7 +46,8 @@ static inline void
 put_nibbles_plane(uint8_t *body, uint32_t r, const uint8_t *qs, int shift)
 {
     for (uint32_t v = 0; v < 4; v++) {
-        uint32_t lo = lay_load32(qs + 4 * v) >> shift & LOWS8, hi = lay_load32(qs + 16 + 4 * v) >> shift & LOWS8;
+        uint32_t lo = lay_load32(qs + 4 * v) >> shift & LOWS8,
+                 hi = lay_load32(qs + 16 + 4 * v) >> shift & LOWS8;
         put_dword(body, v, r, lo | hi << 4);
     }
 }
@@ -98,7 +100,8 @@ put_six(uint8_t *abc, const uint8_t val[256])
         const uint8_t *v = val + k;
         abc[k] = (uint8_t) ((v[0] & 15) | v[64] << 4);
         abc[64 + k] = (uint8_t) ((v[128] & 15) | v[192] << 4);
-        abc[128 + k] = (uint8_t) (v[0] >> 4 | v[64] >> 4 << 2 | v[128] >> 4 << 4 | v[192] >> 4 << 6);
+        abc[128 + k] =
+            (uint8_t) (v[0] >> 4 | v[64] >> 4 << 2 | v[128] >> 4 << 4 | v[192] >> 4 << 6);
     }
 }
 
@@ -295,7 +298,8 @@ pack_iq4_xs(uint8_t *dst, const uint8_t *const src[LLM_TILE], uint32_t n)
         uint32_t sh = lay_load16(p + 2);
         put16(dst, r, p);
         for (uint32_t b = 0; b < 8; b++) {
-            six[16 * b + r] = (uint8_t) ((p[4 + b / 2] >> 4 * (b & 1) & 15) | (sh >> 2 * b & 3) << 4);
+            six[16 * b + r] =
+                (uint8_t) ((p[4 + b / 2] >> 4 * (b & 1) & 15) | (sh >> 2 * b & 3) << 4);
             put_nibbles_split(dst + 128 + 256 * b, r, p + 8 + 16 * b);
         }
     }
@@ -352,20 +356,28 @@ llm_mat_init(llm_mat_t *m, uint32_t type, uint32_t rows, uint32_t cols, llm_err_
         lay++;
     }
     if (f == NULL || lay == LAY_COUNT) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "matrix of %u x %u: no layout for number format %u", rows, cols, type);
+        return llm_fail(err, LLM_E_UNSUPPORTED, "matrix of %u x %u: no layout for number format %u",
+                        rows, cols, type);
     }
     if (rows == 0 || cols == 0 || cols % f->block != 0) {
-        return llm_fail(err, LLM_E_FORMAT, "matrix of %u x %u: %s needs at least one row and columns in blocks of %u", rows, cols,
-                        f->name, f->block);
+        return llm_fail(err, LLM_E_FORMAT,
+                        "matrix of %u x %u: %s needs at least one row and columns in blocks of %u",
+                        rows, cols, f->name, f->block);
     }
     uint64_t tile_bytes = tile_bytes_of(lay, cols), total;
     uint32_t n_tiles = rows / LLM_TILE + (rows % LLM_TILE != 0);
     if (__builtin_mul_overflow(tile_bytes, n_tiles, &total) || total > PTRDIFF_MAX) {
-        return llm_fail(err, LLM_E_FORMAT, "matrix of %u x %u: %u tiles of %llu bytes exceed the address space", rows, cols,
-                        n_tiles, (unsigned long long) tile_bytes);
+        return llm_fail(err, LLM_E_FORMAT,
+                        "matrix of %u x %u: %u tiles of %llu bytes exceed the address space", rows,
+                        cols, n_tiles, (unsigned long long) tile_bytes);
     }
     *m = (llm_mat_t) {
-        .type = type, .layout = lay, .rows = rows, .cols = cols, .n_tiles = n_tiles, .tile_bytes = (size_t) tile_bytes,
+        .type = type,
+        .layout = lay,
+        .rows = rows,
+        .cols = cols,
+        .n_tiles = n_tiles,
+        .tile_bytes = (size_t) tile_bytes,
     };
     return LLM_OK;
 }
@@ -507,7 +519,8 @@ head_f16(const uint8_t *head, uint32_t i)
 }
 
 void
-llm_mat_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r, float *scale, float *min)
+llm_mat_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r, float *scale,
+              float *min)
 {
     uint32_t half = 2 * i + h;
     *min = 0.0f;
@@ -537,7 +550,8 @@ llm_mat_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_
         return;
     case LAY_IQ4_XS: {
         uint32_t k = 16 * i + r;
-        int s = (head[64 + k % 64] >> 4 * (k / 64) & 15) | (head[32 + k % 32] >> 2 * (k / 32) & 3) << 4;
+        int s =
+            (head[64 + k % 64] >> 4 * (k / 64) & 15) | (head[32 + k % 32] >> 2 * (k / 32) & 3) << 4;
         *scale = head_f16(head, r) * (float) (s - 32);
         return;
     }
@@ -551,7 +565,8 @@ void
 llm_mat_row_block(const llm_mat_t *m, uint32_t row, uint32_t block, float dst[32])
 {
     const lay_geom_t *g = &lay_geom[m->layout];
-    const uint8_t *head = m->data + row / LLM_TILE * m->tile_bytes + block / g->blocks * lay_group_bytes(m->layout);
+    const uint8_t *head =
+        m->data + row / LLM_TILE * m->tile_bytes + block / g->blocks * lay_group_bytes(m->layout);
     uint32_t r = row % LLM_TILE, i = block % g->blocks;
     int8_t q[32];
 

@@ -10,8 +10,9 @@
 #include "tensor/vec_avx2.h"
 
 /* tokens from which unpacking into L1 pays */
-#define MM_WIDE_FROM    9
-#define FLOAT_WIDE_FROM 9
+#define MM_WIDE_FROM        4
+#define MM_WIDE_FROM_HALVES 3
+#define FLOAT_WIDE_FROM     3
 
 /* IQ4 values as they are (WIDE_SIGNED); FP4 values + 16 */
 static const int8_t avx2_lut[2][16] __attribute__((aligned(16))) = {
@@ -23,7 +24,8 @@ static const int8_t avx2_lut[2][16] __attribute__((aligned(16))) = {
 #include "tensor/mm_float.inc"
 
 void
-llm_avx2_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy)
+llm_avx2_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y,
+            size_t ldy)
 {
     if (lay_is_float(w->layout)) {
         avx2_mm_float(w, tile0, tile1, a, y, ldy);

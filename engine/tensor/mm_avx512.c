@@ -1,13 +1,15 @@
 /*
- * mm_avx512.c - matrix products on AVX-512 VNNI: the vector macros under mm_int8.inc and mm_float.inc.
+ * mm_avx512.c - matrix products on AVX-512 VNNI: the vector macros under mm_int8.inc and
+ * mm_float.inc.
  */
 #include "tensor/actbuf.h"
 #include "tensor/kern_isa.h"
 #include "tensor/vec_avx512.h"
 
 /* tokens from which unpacking into L1 pays */
-#define MM_WIDE_FROM    9
-#define FLOAT_WIDE_FROM 9
+#define MM_WIDE_FROM        17
+#define MM_WIDE_FROM_HALVES 9
+#define FLOAT_WIDE_FROM     17
 
 /* IQ4 values + 128; FP4 values + 16 */
 static const uint8_t avx512_lut[2][16] __attribute__((aligned(16))) = {
@@ -19,7 +21,8 @@ static const uint8_t avx512_lut[2][16] __attribute__((aligned(16))) = {
 #include "tensor/mm_float.inc"
 
 void
-llm_avx512_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy)
+llm_avx512_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y,
+              size_t ldy)
 {
     if (lay_is_float(w->layout)) {
         avx512_mm_float(w, tile0, tile1, a, y, ldy);

@@ -1,11 +1,13 @@
 /*
  * mm_c.c - the matrix products of the portable set, with int8 activations.
  *
- * The arithmetic is that of actbuf.h, so the bits equal those of the x86 sets. Loops run over the 16 rows of a tile, which
- * compilers turn into vectors of any width. A chunk of columns is unpacked once and used by all tokens.
+ * The arithmetic is that of actbuf.h, so the bits equal those of the x86 sets. Loops run over the
+ * 16 rows of a tile, which compilers turn into vectors of any width. A chunk of columns is unpacked
+ * once and used by all tokens.
  */
 #include "tensor/actbuf.h"
 #include "tensor/kern_c.h"
+#include "tensor/vec_c.h"
 
 #include <math.h>
 
@@ -13,39 +15,85 @@
 #define FLOAT_CHUNK 256         /* columns */
 
 typedef struct {
-    int16_t q[32][LLM_TILE];    /* values by column */
+    int16_t q[LLM_TILE][32];    /* values by row */
     float   s[2][LLM_TILE], m[2][LLM_TILE];
 } block_t;
 
 /*
- * fmaf(a, b, c), exactly, without needing it in hardware: the product is exact in double precision and the sum is rounded to odd
- * there, which makes the second rounding harmless (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+ * fmaf(a, b, c), exactly, without needing it in hardware: the product is exact in double precision
+ * and the sum is rounded to odd there, which makes the second rounding harmless (Boldo and
+ * Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
  */
-static inline float
+static float
 fused(float a, float b, float c)
 {
-#if defined(FP_FAST_FMAF)
-    return fmaf(a, b, c);
-#else
     double p = (double) a * b, s = p + c, bb = s - p, err = (p - (s - bb)) + (c - bb);
     union { double d; uint64_t u; } v = { .d = s };
-    uint64_t inexact = err < 0.0 || err > 0.0, toward = (err > 0.0) == (s > 0.0) ? 1 : (uint64_t) -1;
-    v.u += inexact & ~v.u & 1 ? toward : 0;
+    if ((err < 0.0 || err > 0.0) && !(v.u & 1)) {
+        v.u += (err > 0.0) == (s > 0.0) ? 1 : (uint64_t) -1;
+    }
     return (float) v.d;
+}
+
+/*
+ * out[r] = fmaf(a[r], b[r], c[r]). Rounding the double-precision sum once more is right unless it
+ * lies exactly between two floats or near the subnormal ones; then all rows go the exact way.
+ */
+static inline void
+fused_rows(float out[LLM_TILE], const float a[LLM_TILE], const float b[LLM_TILE],
+           const float c[LLM_TILE])
+{
+#if defined(FP_FAST_FMAF) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+    for (int r = 0; r < LLM_TILE; r++) {
+        out[r] = fmaf(a[r], b[r], c[r]);
+    }
+#else
+    typedef float vf __attribute__((vector_size(16)));
+    typedef double vd __attribute__((vector_size(32)));
+    typedef int32_t vi __attribute__((vector_size(32)));
+    const vi low_mask = { 0x1fffffff, 0, 0x1fffffff, 0, 0x1fffffff, 0, 0x1fffffff, 0 };
+    const vi tie = { 0x10000000, 1, 0x10000000, 1, 0x10000000, 1, 0x10000000, 1 };
+    const vi high_mask = { 0, 0x7fffffff, 0, 0x7fffffff, 0, 0x7fffffff, 0, 0x7fffffff };
+    /* 2^-119 in the upper halves */
+    const vi small = { -1, 0x38800000, -1, 0x38800000, -1, 0x38800000, -1, 0x38800000 };
+    float quick[LLM_TILE];
+    vi seen = { 0 };
+    for (int r = 0; r < LLM_TILE; r += 4) {
+        vf va, vb, vc, q;
+        memcpy(&va, a + r, sizeof(va));
+        memcpy(&vb, b + r, sizeof(vb));
+        memcpy(&vc, c + r, sizeof(vc));
+        vd s = __builtin_convertvector(va, vd) * __builtin_convertvector(vb, vd)
+             + __builtin_convertvector(vc, vd);
+        q = __builtin_convertvector(s, vf);
+        seen |= (((vi) s & low_mask) == tie) | (((vi) s & high_mask) < small);
+        memcpy(quick + r, &q, sizeof(q));
+    }
+    int32_t doubt = 0;
+    for (int i = 0; i < 8; i++) {
+        doubt |= seen[i];
+    }
+    if (doubt) {
+        for (int r = 0; r < LLM_TILE; r++) {
+            quick[r] = fused(a[r], b[r], c[r]);
+        }
+    }
+    memcpy(out, quick, sizeof(quick));
 #endif
 }
 
-/* Numbers of a body as values, by column. */
+/* Numbers of a body as values, row by row. */
 static void
-unpack_values(uint32_t lay, const uint8_t *body, int16_t q[32][LLM_TILE])
+unpack_values(uint32_t lay, const uint8_t *body, int16_t q[LLM_TILE][32])
 {
-    uint8_t num[8][64];
+    uint8_t num[8][64], row[32];
     const lay_geom_t *g = &lay_geom[lay];
+    const bool bytes = lay == LAY_Q8_0, pairs = lay == LAY_Q2_K || lay == LAY_Q3_K;
+    const int mask = bytes ? 255 : pairs ? 3 : 15;
 
     for (int j = 0; j < 8; j++) {
-        const uint8_t *v = body + 64 * (lay == LAY_Q8_0 ? j : lay == LAY_Q2_K || lay == LAY_Q3_K ? j / 4 : j % 4);
-        int shift = lay == LAY_Q8_0 ? 0 : lay == LAY_Q2_K || lay == LAY_Q3_K ? 2 * (j % 4) : 4 * (j / 4);
-        int mask = lay == LAY_Q8_0 ? 255 : lay == LAY_Q2_K || lay == LAY_Q3_K ? 3 : 15;
+        const uint8_t *v = body + 64 * (bytes ? j : pairs ? j / 4 : j % 4);
+        const int shift = bytes ? 0 : pairs ? 2 * (j % 4) : 4 * (j / 4);
         for (int i = 0; i < 64; i++) {
             num[j][i] = (uint8_t) (v[i] >> shift & mask);
         }
@@ -73,48 +121,70 @@ unpack_values(uint32_t lay, const uint8_t *body, int16_t q[32][LLM_TILE])
             break;
         }
     }
-    for (int c = 0; c < 32; c++) {
-        for (int r = 0; r < LLM_TILE; r++) {
-            uint8_t v = num[c / 4][4 * r + c % 4];
-            q[c][r] = (int16_t) (g->cb ? lay_codebook[g->cb][v] : (int) v - (int) g->offset);
+    for (int r = 0; r < LLM_TILE; r++) {
+        for (int j = 0; j < 8; j++) {
+            memcpy(row + 4 * j, num[j] + 4 * r, 4);
+        }
+        if (g->cb) {
+            for (int c = 0; c < 32; c++) {
+                q[r][c] = lay_codebook[g->cb][row[c]];
+            }
+        } else {
+            for (int c = 0; c < 32; c++) {
+                q[r][c] = (int16_t) (row[c] - (int) g->offset);
+            }
         }
     }
 }
 
-/* c[r] += sum over columns c0..c0+n-1 */
-static inline void
-dot(int32_t c[LLM_TILE], const int16_t (*q)[LLM_TILE], const int8_t *x, int n)
+/* The form that compilers know as a dot product of 16-bit numbers. */
+static inline int32_t
+dot(const int16_t *q, const int16_t *x, const int n)
 {
+    int32_t sum = 0;
     for (int i = 0; i < n; i++) {
-        int16_t v = x[i];
-        for (int r = 0; r < LLM_TILE; r++) {
-            c[r] += (int32_t) q[i][r] * v;
-        }
+        sum += (int32_t) q[i] * x[i];
     }
+    return sum;
 }
 
 static inline void
 step(bool halves, bool mins, const block_t *b, const act_block_t *x, float acc[LLM_TILE])
 {
-    int32_t c[2][LLM_TILE] = { { 0 } };
+    int32_t c[2][LLM_TILE];
+    int16_t q[32];
 
-    dot(c[0], b->q, x->q, halves ? 16 : 32);
-    if (halves) {
-        dot(c[1], b->q + 16, x->q + 16, 16);
+    for (int i = 0; i < 32; i++) {
+        q[i] = x->q[i];
+    }
+    for (int r = 0; r < LLM_TILE; r++) {
+        c[0][r] = dot(b->q[r], q, halves ? 16 : 32);
+        c[1][r] = halves ? dot(b->q[r] + 16, q + 16, 16) : 0;
+    }
+    float v[2][LLM_TILE], u[LLM_TILE], scale[LLM_TILE];
+    for (int h = 0; h < (halves ? 2 : 1); h++) {
         for (int r = 0; r < LLM_TILE; r++) {
-            float sum = fused(b->s[1][r], (float) c[1][r], b->s[0][r] * (float) c[0][r]);
-            acc[r] = fused(x->d, sum, acc[r]);
-        }
-    } else {
-        for (int r = 0; r < LLM_TILE; r++) {
-            acc[r] = fused(b->s[0][r] * x->d, (float) c[0][r], acc[r]);
+            v[h][r] = (float) c[h][r];
         }
     }
-    for (int h = 0; mins && h < (halves ? 2 : 1); h++) {
-        float ds = halves ? x->ds_half[h] : x->ds;
+    if (halves) {
         for (int r = 0; r < LLM_TILE; r++) {
-            acc[r] = fused(b->m[h][r], ds, acc[r]);
+            u[r] = b->s[0][r] * v[0][r];
+            scale[r] = x->d;
         }
+        fused_rows(u, b->s[1], v[1], u);
+        fused_rows(acc, scale, u, acc);
+    } else {
+        for (int r = 0; r < LLM_TILE; r++) {
+            scale[r] = b->s[0][r] * x->d;
+        }
+        fused_rows(acc, scale, v[0], acc);
+    }
+    for (int h = 0; mins && h < (halves ? 2 : 1); h++) {
+        for (int r = 0; r < LLM_TILE; r++) {
+            u[r] = halves ? x->ds_half[h] : x->ds;
+        }
+        fused_rows(acc, b->m[h], u, acc);
     }
 }
 
@@ -141,7 +211,8 @@ mm_int8(const llm_mat_t *w, uint32_t i_tile, const llm_act_t *a, float *y, size_
 {
     const lay_geom_t *g = &lay_geom[w->layout];
     const uint8_t *tile = w->data + i_tile * w->tile_bytes;
-    uint32_t row = i_tile * LLM_TILE, n_rows = w->rows - row < LLM_TILE ? w->rows - row : LLM_TILE, blocks = w->cols / 32;
+    uint32_t row = i_tile * LLM_TILE, n_rows = w->rows - row < LLM_TILE ? w->rows - row : LLM_TILE,
+             blocks = w->cols / 32;
     block_t chunk[CHUNK];
 
     for (uint32_t b0 = 0; b0 < blocks; b0 += CHUNK) {
@@ -168,7 +239,8 @@ mm_int8(const llm_mat_t *w, uint32_t i_tile, const llm_act_t *a, float *y, size_
 }
 
 static void
-widen(const llm_mat_t *w, const uint8_t *tile, uint32_t c0, uint32_t n, float out[FLOAT_CHUNK][LLM_TILE])
+widen(const llm_mat_t *w, const uint8_t *tile, uint32_t c0, uint32_t n,
+      float out[FLOAT_CHUNK][LLM_TILE])
 {
     for (uint32_t i = 0; i < n; i++) {
         size_t c = (size_t) c0 + i;
@@ -177,8 +249,8 @@ widen(const llm_mat_t *w, const uint8_t *tile, uint32_t c0, uint32_t n, float ou
             memcpy(out[i], tile + 64 * c, sizeof(out[i]));
             break;
         case LAY_F16:
-            for (uint32_t r = 0; r < LLM_TILE; r++) {
-                out[i][r] = llm_f16_to_f32(lay_load16(tile + 32 * c + 2 * r));
+            for (uint32_t r = 0; r < LLM_TILE; r += VL) {
+                VF_STOREU(out[i] + r, VF_F16(tile + 32 * c + 2 * r));
             }
             break;
         default:
@@ -217,7 +289,8 @@ mm_float(const llm_mat_t *w, uint32_t i_tile, const llm_act_t *a, float *y, size
 }
 
 void
-llm_c_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy)
+llm_c_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y,
+         size_t ldy)
 {
     for (uint32_t tile = tile0; tile < tile1; tile++) {
         if (lay_is_float(w->layout)) {
@@ -242,7 +315,10 @@ quant_block(act_block_t *out, const float *x)
     float d = tiny ? 0.0f : max / 127.0f, inverse = tiny ? 0.0f : 127.0f / max;
     int32_t sum[2] = { 0, 0 };
     for (int i = 0; i < 32; i++) {
-        /* to nearest even by adding 1.5 * 2^23; infinity and NaN times 0 or NaN end as some int8 beside a d that is not finite */
+        /*
+         * to nearest even by adding 1.5 * 2^23; infinity and NaN times 0 or NaN end as some int8
+         * beside a d that is not finite
+         */
         union { float f; uint32_t u; } v = { .f = x[i] * inverse + 12582912.0f };
         out->q[i] = (int8_t) (uint8_t) v.u;
         sum[i / 16] += out->q[i];

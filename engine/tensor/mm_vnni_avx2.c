@@ -10,7 +10,8 @@
 #include "tensor/vec_avx2.h"
 
 /* tokens from which unpacking into L1 pays */
-#define MM_WIDE_FROM 9
+#define MM_WIDE_FROM        4
+#define MM_WIDE_FROM_HALVES 3
 
 /* IQ4 values + 128; FP4 values + 16 */
 static const uint8_t vnni_lut[2][16] __attribute__((aligned(16))) = {
@@ -21,7 +22,8 @@ static const uint8_t vnni_lut[2][16] __attribute__((aligned(16))) = {
 #include "tensor/mm_int8.inc"
 
 void
-llm_vnni_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy)
+llm_vnni_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y,
+            size_t ldy)
 {
     if (lay_is_float(w->layout)) {
         llm_avx2_mm(w, tile0, tile1, a, y, ldy);

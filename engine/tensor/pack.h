@@ -3,14 +3,17 @@
  *
  * A tile is LLM_TILE = 16 rows. Float layouts store columns one after the other:
  *     F32    column c, row r    f32 at 64 c + 4 r
- *     F16    column c, row r    f16 at 32 c + 2 r                     (tile padded to 64 bytes)
- *     BF16   columns 2p, 2p+1   one u32 per row at 64 p + 4 r, the even column in its low half (odd count: padded with 0)
+ *     F16    column c, row r    f16 at 32 c + 2 r                   (tile padded to 64 bytes)
+ *     BF16   columns 2p, 2p+1   one u32 per row at 64 p + 4 r, the even column in its low half
+ *                               (odd count: padded with 0)
  *
- * Quantized layouts cut the columns into blocks of 32 and the blocks into groups: a group is a head with the scales of its
- * blocks, then one body for each block. The last group may have fewer blocks. All parts are multiples of 64 bytes.
+ * Quantized layouts cut the columns into blocks of 32 and the blocks into groups: a group is a head
+ * with the scales of its blocks, then one body for each block. The last group may have fewer
+ * blocks. All parts are multiples of 64 bytes.
  * A body has the columns as eight "dwords" of 4: dword j of row r stands for columns 4j..4j+3, and
- *     bytes    dword j: byte i of row r at 64 j + 4 r + i             (Q8_0: q + 128)
- *     nibbles  vector v = 0..3: byte 4 r + i of it has dword v in its low, dword v + 4 in its high nibble
+ *     bytes    dword j: byte i of row r at 64 j + 4 r + i           (Q8_0: q + 128)
+ *     nibbles  vector v = 0..3: byte 4 r + i of it has dword v in its low, dword v + 4 in its high
+ *              nibble
  *     1 bit    one vector: bit j of byte 4 r + i belongs to dword j
  *     2 bits   two vectors: bits 2 (j % 4) of byte 4 r + i of vector j / 4 belong to dword j
  *
@@ -30,10 +33,11 @@
  *     IQ4_XS          8       d f16 [16], six-bit C' (32 bytes), A            nibbles
  * "halves" are the 16-column halves of the blocks, for formats with a scale for each 16 columns.
  *
- * Six-bit numbers: 256 of them, as four vectors V0..V3 of 64 bytes, are stored in 192 bytes: A = low nibbles of V0 | V1 << 4,
- * B = the same of V2, V3, C = upper two bits of V0 | V1 << 2 | V2 << 4 | V3 << 6. Q4_K, Q5_K: V0, V1 = scales of blocks 0-3,
- * 4-7 (16 rows each), V2, V3 = minimums. Q3_K: Vk = scales of halves 4k..4k+3. IQ4_XS: V0, V1 = scales, C' has the
- * upper bits of V0[i], V0[i+32], V1[i], V1[i+32] in byte i.
+ * Six-bit numbers: 256 of them, as four vectors V0..V3 of 64 bytes, are stored in 192 bytes:
+ * A = low nibbles of V0 | V1 << 4, B = the same of V2, V3, C = upper two bits of V0 | V1 << 2 |
+ * V2 << 4 | V3 << 6. Q4_K, Q5_K: V0, V1 = scales of blocks 0-3, 4-7 (16 rows each), V2, V3 =
+ * minimums. Q3_K: Vk = scales of halves 4k..4k+3. IQ4_XS: V0, V1 = scales, C' has the upper bits of
+ * V0[i], V0[i+32], V1[i], V1[i+32] in byte i.
  */
 #ifndef LLM_PACK_H
 #define LLM_PACK_H
@@ -52,7 +56,7 @@ typedef enum {
 typedef struct {
     uint32_t blocks;            /* in a group */
     uint32_t head, body;        /* bytes */
-    uint32_t offset;            /* value = stored number - offset, or codebook[number] when cb != 0 */
+    uint32_t offset; /* value = stored number - offset, or codebook[number] when cb != 0 */
     uint8_t  cb;                /* 1: IQ4, 2: FP4 */
     bool     halves;            /* a scale for each 16 columns */
     bool     mins;
@@ -100,11 +104,18 @@ lay_six(const uint8_t *abc, uint32_t i)
     return (abc[64 * (v / 2) + k] >> 4 * (v & 1) & 15) | (abc[128 + k] >> 2 * v & 3) << 4;
 }
 
-/* Columns 32 block .. 32 block + 31 of one row of a quantized layout; one column of a float layout. mat.c. Thread: any. */
+/*
+ * Columns 32 block .. 32 block + 31 of one row of a quantized layout; one column of a float layout.
+ * mat.c. Thread: any.
+ */
 void llm_mat_row_block(const llm_mat_t *m, uint32_t row, uint32_t block, float dst[32]);
 float llm_mat_float(const llm_mat_t *m, uint32_t row, uint32_t col);
-/* Scale and minimum (as a number to add) of row r of a tile, half h of block i of the group that starts at head. */
-void llm_mat_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r, float *scale, float *min);
+/*
+ * Scale and minimum (as a number to add) of row r of a tile, half h of block i of the group that
+ * starts at head.
+ */
+void llm_mat_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r,
+                   float *scale, float *min);
 
 static inline uint32_t
 lay_load32(const uint8_t *p)

@@ -1,5 +1,6 @@
 /*
- * quant_x86.h - rounds activations to 8 bits with 256-bit vectors, for the x86 sets; private to tensor/.
+ * quant_x86.h - rounds activations to 8 bits with 256-bit vectors, for the x86 sets; private to
+ * tensor/.
  *
  * One pass over 32 values at a time; the arithmetic of actbuf.h.
  */
@@ -36,8 +37,9 @@ quant_block(act_block_t *out, const float *x)
     for (int i = 0; i < 4; i++) {
         v[i] = _mm256_loadu_ps(x + 8 * i);
     }
-    float max = quant_max(_mm256_max_ps(_mm256_max_ps(_mm256_andnot_ps(sign, v[0]), _mm256_andnot_ps(sign, v[1])),
-                                        _mm256_max_ps(_mm256_andnot_ps(sign, v[2]), _mm256_andnot_ps(sign, v[3]))));
+    float max = quant_max(
+        _mm256_max_ps(_mm256_max_ps(_mm256_andnot_ps(sign, v[0]), _mm256_andnot_ps(sign, v[1])),
+                      _mm256_max_ps(_mm256_andnot_ps(sign, v[2]), _mm256_andnot_ps(sign, v[3]))));
     bool tiny = max < ACT_TINY;
     float d = tiny ? 0.0f : max / 127.0f;
     __m256 inverse = _mm256_set1_ps(tiny ? 0.0f : 127.0f / max);
@@ -46,10 +48,12 @@ quant_block(act_block_t *out, const float *x)
     }
     /* the packs work inside 128-bit halves: dwords come out in the order 0 2 4 6 1 3 5 7 */
     __m256i w01 = _mm256_packs_epi32(q[0], q[1]), w23 = _mm256_packs_epi32(q[2], q[3]);
-    __m256i b = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(w01, w23), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    __m256i b = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(w01, w23),
+                                            _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     _mm256_store_si256((__m256i *) (void *) out->q, b);
 
-    __m128i s = _mm_hadd_epi32(quant_sum4(_mm256_castsi256_si128(b)), quant_sum4(_mm256_extracti128_si256(b, 1)));
+    __m128i s = _mm_hadd_epi32(quant_sum4(_mm256_castsi256_si128(b)),
+                               quant_sum4(_mm256_extracti128_si256(b, 1)));
     s = _mm_hadd_epi32(s, s);
     int32_t s0 = _mm_cvtsi128_si32(s), s1 = _mm_extract_epi32(s, 1);
     out->d = d;

@@ -1,7 +1,9 @@
 /*
- * vec_avx2.h - the vector macros under the .inc files, on AVX2 with FMA and F16C; private to tensor/.
+ * vec_avx2.h - the vector macros under the .inc files, on AVX2 with FMA and F16C; private to
+ * tensor/.
  *
- * The including file defines VEC_VNNI to 1 and TARGET to the attribute that enables AVX-VNNI, or VEC_VNNI to 0.
+ * The including file defines VEC_VNNI to 1 and TARGET to the attribute that enables AVX-VNNI, or
+ * VEC_VNNI to 0.
  */
 #ifndef LLM_VEC_AVX2_H
 #define LLM_VEC_AVX2_H
@@ -35,7 +37,9 @@
 #define VI_IOTA()           _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
 #define VI_SEL(m, a, b)     _mm256_blendv_epi8(b, a, _mm256_castps_si256(m))
 #define VI_STORE(p, v)      _mm256_storeu_si256((__m256i *) (void *) (p), v)
-#define VI_LUT(v, table)    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *) (const void *) (table))), v)
+#define VI_LUT(v, table)                                                                           \
+    _mm256_shuffle_epi8(                                                                           \
+        _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *) (const void *) (table))), v)
 
 #if VEC_VNNI
 #define WIDE_SIGNED         0
@@ -44,8 +48,9 @@
 #define VI_DOT_SIGNED(c, w, x) (c)              /* not used: WIDE_SIGNED is 0 */
 #else
 /*
- * vpmaddubsw adds two products with saturation to 16 bits. Numbers below 64 never reach it; numbers of 8 bits are kept signed and
- * the sign moves to the activation: |w| <= 128 and |x| <= 127 give at most 32512.
+ * vpmaddubsw adds two products with saturation to 16 bits. Numbers below 64 never reach it; numbers
+ * of 8 bits are kept signed and the sign moves to the activation: |w| <= 128 and |x| <= 127 give at
+ * most 32512.
  */
 #define WIDE_SIGNED         1
 #define DOT_16BIT           1
@@ -56,6 +61,7 @@
 #endif
 
 #define PREFETCH(p)         _mm_prefetch((const char *) (p), _MM_HINT_T0)
+#define PREFETCH_L2(p)      _mm_prefetch((const char *) (p), _MM_HINT_T1)
 #define PREFETCH_BYTES      2048
 
 /* floats */
@@ -86,7 +92,7 @@
 #define VF_SEL(m, a, b)     _mm256_blendv_ps(b, a, m)   /* m ? a : b */
 #define VF_HADD(a)          avx2_hadd(a)
 #define VF_HMAX(a)          avx2_hmax(a)
-#define ROW_MASK(n)         _mm256_cmpgt_epi32(_mm256_set1_epi32((n) > 8 ? 8 : (int) (n)), VI_IOTA())
+#define ROW_MASK(n) _mm256_cmpgt_epi32(_mm256_set1_epi32((n) > 8 ? 8 : (int) (n)), VI_IOTA())
 #define VF_LOADN(p, n)      _mm256_maskload_ps(p, ROW_MASK(n))
 #define STORE_ROWS(p, v, n) _mm256_maskstore_ps(p, ROW_MASK(n), v)
 
@@ -96,24 +102,34 @@
 #define VF_F16N(p, n)       avx2_f16n(p, n)
 #define VF_U8(p)            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(VEC_LOAD64(p)))
 #define VF_S8(p)            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(VEC_LOAD64(p)))
-#define VF_U4(p, shift)     _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(_mm256_cvtepu8_epi32(VEC_LOAD64(p)), shift), \
-                                                                _mm256_set1_epi32(15)))
+#define VF_U4(p, shift)                                                                            \
+    _mm256_cvtepi32_ps(_mm256_and_si256(                                                           \
+        _mm256_srli_epi32(_mm256_cvtepu8_epi32(VEC_LOAD64(p)), shift), _mm256_set1_epi32(15)))
 #define VF_E8(p)            avx2_e8(_mm256_cvtepu8_epi32(VEC_LOAD64(p)))
-#define VF_STORE_F16(p, v)  _mm_storeu_si128((__m128i *) (void *) (p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
+#define VF_STORE_F16(p, v)                                                                         \
+    _mm_storeu_si128((__m128i *) (void *) (p),                                                     \
+                     _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 
-/* register blocks: vectors of rows in a matrix product, tokens of a float product, rows of attention */
+/*
+ * register blocks: vectors of rows in a matrix product, tokens of a float product, rows of
+ * attention
+ */
 #define NV      2
 #define FT      3
 #define ATTN_R  4
-#define VALUE_ROWS_WIDE 2       /* more rows than this take 2 vectors of values at once instead of 4 */
+#define VALUE_ROWS_WIDE 2 /* more rows than this take 2 vectors of values at once instead of 4 */
 
-/* a * 2^n for integral n in [-252, 254], in two factors so that subnormal results and overflow come out right */
+/*
+ * a * 2^n for integral n in [-252, 254], in two factors so that subnormal results and overflow come
+ * out right
+ */
 INLINE __m256
 avx2_scale2(__m256 a, __m256 n)
 {
     __m256i i = _mm256_cvtps_epi32(n), h = _mm256_srai_epi32(i, 1), bias = _mm256_set1_epi32(127);
     __m256 f1 = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(h, bias), 23));
-    __m256 f2 = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(i, h), bias), 23));
+    __m256 f2 =
+        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(i, h), bias), 23));
     return _mm256_mul_ps(_mm256_mul_ps(a, f1), f2);
 }
 
@@ -147,7 +163,8 @@ avx2_e8(__m256i e)
 {
     __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
     __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x200000), e);
-    return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
+    return _mm256_castsi256_ps(
+        _mm256_blendv_epi8(normal, small, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
 }
 
 #endif

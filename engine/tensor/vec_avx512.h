@@ -1,5 +1,6 @@
 /*
- * vec_avx512.h - the vector macros under the .inc files, on AVX-512 F, BW, VL, DQ, VNNI; private to tensor/.
+ * vec_avx512.h - the vector macros under the .inc files, on AVX-512 F, BW, VL, DQ, VNNI; private to
+ * tensor/.
  */
 #ifndef LLM_VEC_AVX512_H
 #define LLM_VEC_AVX512_H
@@ -34,12 +35,15 @@
 #define VI_IOTA()           _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 #define VI_SEL(m, a, b)     _mm512_mask_blend_epi32(m, b, a)
 #define VI_STORE(p, v)      _mm512_storeu_si512(p, v)
-#define VI_LUT(v, table)    _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) (const void *) (table))), v)
+#define VI_LUT(v, table)                                                                           \
+    _mm512_shuffle_epi8(                                                                           \
+        _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) (const void *) (table))), v)
 #define VI_DOT(c, w, x)     _mm512_dpbusd_epi32(c, w, x)
 #define VI_DOT_SIGNED(c, w, x) (c)              /* not used: WIDE_SIGNED is 0 */
 #define WIDE_SIGNED         0
 #define DOT_16BIT           0
 #define PREFETCH(p)         _mm_prefetch((const char *) (p), _MM_HINT_T0)
+#define PREFETCH_L2(p)      _mm_prefetch((const char *) (p), _MM_HINT_T1)
 #define PREFETCH_BYTES      2048
 
 /* floats */
@@ -76,21 +80,26 @@
 
 /* narrow types, widened */
 #define VEC_LOAD128(p)      _mm_load_si128((const __m128i *) (const void *) (p))
-#define VF_F16(p)           _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) (const void *) (p)))
+#define VF_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) (const void *) (p)))
 #define VF_F16N(p, n)       _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(ROW_MASK(n), p))
 #define VF_U8(p)            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(VEC_LOAD128(p)))
 #define VF_S8(p)            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(VEC_LOAD128(p)))
-#define VF_U4(p, shift)     _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(_mm512_cvtepu8_epi32(VEC_LOAD128(p)), shift), \
-                                                                _mm512_set1_epi32(15)))
+#define VF_U4(p, shift)                                                                            \
+    _mm512_cvtepi32_ps(_mm512_and_si512(                                                           \
+        _mm512_srli_epi32(_mm512_cvtepu8_epi32(VEC_LOAD128(p)), shift), _mm512_set1_epi32(15)))
 #define VF_E8(p)            avx512_e8(_mm512_cvtepu8_epi32(VEC_LOAD128(p)))
-#define VF_STORE_F16(p, v)  _mm256_storeu_si256((__m256i *) (void *) (p), \
-                                                _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
+#define VF_STORE_F16(p, v)                                                                         \
+    _mm256_storeu_si256((__m256i *) (void *) (p),                                                  \
+                        _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 
-/* register blocks: vectors of rows in a matrix product, tokens of a float product, rows of attention */
+/*
+ * register blocks: vectors of rows in a matrix product, tokens of a float product, rows of
+ * attention
+ */
 #define NV      2
 #define FT      6
 #define ATTN_R  8
-#define VALUE_ROWS_WIDE 6       /* more rows than this take 2 vectors of values at once instead of 4 */
+#define VALUE_ROWS_WIDE 6 /* more rows than this take 2 vectors of values at once instead of 4 */
 
 /* 2^(e - 128); 2^-128 and 2^-127 are subnormal */
 static inline __m512
@@ -98,7 +107,8 @@ avx512_e8(__m512i e)
 {
     __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
     __m512i small = _mm512_sllv_epi32(_mm512_set1_epi32(0x200000), e);
-    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(_mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)), normal, small));
+    return _mm512_castsi512_ps(
+        _mm512_mask_blend_epi32(_mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)), normal, small));
 }
 
 #endif

@@ -1,8 +1,9 @@
 /*
- * vec_c.h - the vector macros under kern_float.inc and kern_attn.inc in portable C; private to tensor/.
+ * vec_c.h - the vector macros under kern_float.inc and kern_attn.inc in portable C; private to
+ * tensor/.
  *
- * 16-byte vectors of the compiler's vector extension: SSE2 on any x86-64, NEON on ARM, plain code elsewhere. A multiply-add is two roundings
- * here: fused ones are not portable at any speed.
+ * 16-byte vectors of the compiler's vector extension: SSE2 on any x86-64, NEON on ARM, plain code
+ * elsewhere. A multiply-add is two roundings here: fused ones are not portable at any speed.
  */
 #ifndef LLM_VEC_C_H
 #define LLM_VEC_C_H
@@ -131,7 +132,10 @@ c_fms(c_vf a, c_vf b, c_vf c)
     return out;
 }
 
-/* a * 2^n for integral n in [-252, 254], in two factors so that subnormal results and overflow come out right */
+/*
+ * a * 2^n for integral n in [-252, 254], in two factors so that subnormal results and overflow come
+ * out right
+ */
 INLINE c_vf
 c_scale2(c_vf a, c_vf n)
 {
@@ -152,7 +156,10 @@ c_hmax(c_vf v)
     return a > b ? a : b;
 }
 
-/* Exact: the half's bits as a small float, times 2^112; infinities and NaN get the largest exponent. */
+/*
+ * Exact: the half's bits as a small float, times 2^112; infinities and NaN get the largest
+ * exponent.
+ */
 INLINE c_vf
 c_f16(const void *p)
 {
