@@ -3,6 +3,7 @@
 #   make                    build/ngx_http_llm_module.so (for the installed nginx) and build/llm
 #   make SAN=1              the same in build-san/ with the address and undefined-behaviour sanitizers
 #   make tests              the engine's test programs, build/t/*.t
+#   make fuzz               the fuzzers of t/fuzz in build-fuzz/ (clang)
 #   make lint               layering, sizes, forms, luacheck
 #   make static NGINX_SRC=dir     build/static/nginx: nginx from its sources in dir with the module linked in
 #   make install            copies the module to nginx's modules folder (DESTDIR is honoured)
@@ -37,7 +38,7 @@ STAMP  := $(NGX)/.configured-$(KEY)
 export SAN
 export LLM_BUILD = $(BUILD)
 
-.PHONY: all module llm tests lint static install clean
+.PHONY: all module llm tests fuzz lint static install clean
 all: module llm
 
 $(STAMP):
@@ -62,6 +63,17 @@ llm: module
 
 tests: module
 	@$(MAKE) -C $(ROOT)/engine BUILD=$(BUILD) tests
+
+# clang's coverage-guided fuzzer over t/fuzz/*.c, with the same sanitizers; t/build/fuzz.t runs them
+FUZZ_SAN := address,undefined
+fuzz:
+	@$(MAKE) -C $(ROOT)/engine BUILD=$(ROOT)/build-fuzz CC=clang SAN= \
+	    CFLAGS="-O1 -fsanitize=fuzzer-no-link,$(FUZZ_SAN) -fno-sanitize-recover=undefined" lib
+	@$(MAKE) $(patsubst $(ROOT)/t/fuzz/%.c,$(ROOT)/build-fuzz/%,$(wildcard $(ROOT)/t/fuzz/*.c))
+
+$(ROOT)/build-fuzz/%: $(ROOT)/t/fuzz/%.c $(ROOT)/build-fuzz/libllm.a
+	clang -g -O1 -fsanitize=fuzzer,$(FUZZ_SAN) -fno-sanitize-recover=undefined -I$(ROOT)/engine $< \
+	    $(ROOT)/build-fuzz/libllm.a -ljansson -lutf8proc -lpcre2-8 -lm -pthread -o $@
 
 lint:
 	@cd $(ROOT) && prove t/build/lint.t
