@@ -1,5 +1,5 @@
 /*
- * gguf.c - reader of GGUF v2 and v3 files.
+ * gguf.c - reader of one GGUF file, version 2 or 3.
  *
  *   "GGUF"  u32 version  u64 n_tensors  u64 n_kv
  *   n_kv x      { string key, u32 type, value }              string = u64 length + bytes
@@ -358,6 +358,7 @@ parse_tensor(llm_gguf_t *g, llm_gguf_tensor_t *t, llm_err_t *err)
                         "allows 1 to %u", g->path, name.s, (ull_t) len, LLM_GGUF_MAX_NAME);
     }
     t->name = (llm_span_t) { (const char *) (uintptr_t) off, len };
+    t->part = 0;
 
     rc = take(g, &t->n_dims, 4, name.s, err);
     if (rc != LLM_OK) {
@@ -427,31 +428,33 @@ sorted_order(uint32_t **out, llm_gguf_t *g, uint64_t n,
     return LLM_OK;
 }
 
-/* Sorted indices of keys and names; both must be unique. */
+/* Sorted indices of keys, which must be unique. */
 static llm_code_t
-index_names(llm_gguf_t *g, llm_err_t *err)
+index_keys(llm_gguf_t *g, llm_err_t *err)
 {
     llm_code_t rc = sorted_order(&g->kv_order, g, g->n_kv, compare_kv, err);
-    if (rc != LLM_OK) {
-        return rc;
-    }
-    for (uint64_t i = 1; i < g->n_kv; i++) {
+    for (uint64_t i = 1; i < g->n_kv && rc == LLM_OK; i++) {
         if (compare_kv(&g->kv_order[i - 1], &g->kv_order[i], g) == 0) {
-            return llm_fail(err, LLM_E_FORMAT, "%s: duplicate key \"%s\"", g->path,
-                            show(g->kv[g->kv_order[i]].key).s);
+            rc = llm_fail(err, LLM_E_FORMAT, "%s: duplicate key \"%s\"", g->path,
+                          show(g->kv[g->kv_order[i]].key).s);
         }
     }
-    rc = sorted_order(&g->tensor_order, g, g->n_tensors, compare_names, err);
-    if (rc != LLM_OK) {
-        return rc;
-    }
-    for (uint64_t i = 1; i < g->n_tensors; i++) {
+    return rc;
+}
+
+llm_code_t
+llm_gguf_index_tensors(llm_gguf_t *g, llm_err_t *err)
+{
+    free(g->tensor_order);
+    g->tensor_order = NULL;
+    llm_code_t rc = sorted_order(&g->tensor_order, g, g->n_tensors, compare_names, err);
+    for (uint64_t i = 1; i < g->n_tensors && rc == LLM_OK; i++) {
         if (compare_names(&g->tensor_order[i - 1], &g->tensor_order[i], g) == 0) {
-            return llm_fail(err, LLM_E_FORMAT, "%s: duplicate tensor \"%s\"", g->path,
-                            show(g->tensors[g->tensor_order[i]].name).s);
+            rc = llm_fail(err, LLM_E_FORMAT, "%s: duplicate tensor \"%s\"", g->path,
+                          show(g->tensors[g->tensor_order[i]].name).s);
         }
     }
-    return LLM_OK;
+    return rc;
 }
 
 /* ---------------------------------------------------------------- checking */
@@ -611,7 +614,10 @@ parse(llm_gguf_t *g, llm_err_t *err)
         return rc;
     }
     link_pointers(g);
-    rc = index_names(g, err);
+    rc = index_keys(g, err);
+    if (rc == LLM_OK) {
+        rc = llm_gguf_index_tensors(g, err);
+    }
     return rc == LLM_OK ? place_tensors(g, err) : rc;
 }
 
@@ -655,7 +661,7 @@ open_file(llm_gguf_t *g, llm_err_t *err)
 }
 
 llm_code_t
-llm_gguf_open(llm_gguf_t **out, const char *path, llm_err_t *err)
+llm_gguf_open_one(llm_gguf_t **out, const char *path, llm_err_t *err)
 {
     *out = NULL;
     llm_gguf_t *g = calloc(1, sizeof(*g));
@@ -683,6 +689,10 @@ llm_gguf_close(llm_gguf_t *g)
     if (g == NULL) {
         return;
     }
+    for (uint32_t i = 0; i < g->n_more; i++) {
+        llm_gguf_close(g->more[i]);
+    }
+    free(g->more);
     if (g->fd >= 0) {
         close(g->fd);
     }
@@ -693,22 +703,4 @@ llm_gguf_close(llm_gguf_t *g)
     free(g->head);
     free(g->path);
     free(g);
-}
-
-uint64_t
-llm_gguf_fingerprint(const llm_gguf_t *g)
-{
-    return g->fingerprint;
-}
-
-const char *
-llm_gguf_path(const llm_gguf_t *g)
-{
-    return g->path;
-}
-
-size_t
-llm_gguf_file_bytes(const llm_gguf_t *g)
-{
-    return (size_t) g->file_size;
 }

@@ -33,7 +33,8 @@ typedef struct {
     uint32_t       type;        /* llm_type_t, known to llm_format() or listed by the spec */
     uint32_t       n_dims;
     uint64_t       ne[4];       /* innermost first; unused ones are 1 */
-    uint64_t       offset;      /* of its first byte in the file; checked to lie inside it */
+    uint32_t       part;        /* the file that holds it: 0, or the number of a part of a split */
+    uint64_t       offset;      /* of its first byte in that file; checked to lie inside it */
     size_t         size;        /* bytes */
 } llm_gguf_tensor_t;
 
@@ -43,15 +44,22 @@ typedef struct llm_gguf llm_gguf_t;
 #define LLM_GGUF_MAX_ENTRIES ((uint64_t) 1 << 20)   /* keys, and tensors */
 #define LLM_GGUF_MAX_KEY     65535                  /* bytes, by the format */
 #define LLM_GGUF_MAX_NAME    63                     /* bytes of a tensor's name, by the format */
+#define LLM_GGUF_MAX_PARTS   256                    /* each holds a descriptor while it is open */
 
 /*
+ * A model that is split into files "...-00001-of-0000N.gguf" opens by the path of any of them: keys
+ * are those of the first part, tensors those of all. Each part is checked like a file of its own,
+ * and that the parts belong together; a missing one is named.
+ *
  * Time and memory are bounded by the size of the header: O(n log n), at most LLM_GGUF_MAX_HEADER
  * bytes plus about 150 an entry. Errors: IO, FORMAT, UNSUPPORTED (version, tensor type), NOMEM;
  * the message names file and field.
  */
 llm_code_t llm_gguf_open(llm_gguf_t **out, const char *path, llm_err_t *err);
 void llm_gguf_close(llm_gguf_t *g);
+/* Of a split: its first part. */
 const char *llm_gguf_path(const llm_gguf_t *g);
+/* Of all parts. */
 size_t llm_gguf_file_bytes(const llm_gguf_t *g);
 /* Of path, device, inode, size and time of change: the same value, the same file. */
 uint64_t llm_gguf_fingerprint(const llm_gguf_t *g);

@@ -4,6 +4,32 @@
  */
 #include "model/gguf_impl.h"
 
+const char *
+llm_gguf_path(const llm_gguf_t *g)
+{
+    return g->path;
+}
+
+size_t
+llm_gguf_file_bytes(const llm_gguf_t *g)
+{
+    uint64_t sum = g->file_size;
+    for (uint32_t i = 0; i < g->n_more; i++) {
+        sum += g->more[i]->file_size;
+    }
+    return (size_t) sum;
+}
+
+uint64_t
+llm_gguf_fingerprint(const llm_gguf_t *g)
+{
+    uint64_t hash = g->fingerprint;
+    for (uint32_t i = 0; i < g->n_more; i++) {
+        hash = (hash ^ g->more[i]->fingerprint) * 0x100000001b3;
+    }
+    return hash;
+}
+
 const llm_gguf_kv_t *
 llm_gguf_find(const llm_gguf_t *g, const char *key)
 {
@@ -221,5 +247,6 @@ llm_gguf_read(const llm_gguf_t *g, const llm_gguf_tensor_t *t, size_t from, void
         return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%s\": read of bytes %zu+%zu, it has %zu",
                         g->path, show(t->name).s, from, n, t->size);
     }
-    return llm_gguf_pread(g, dst, n, t->offset + from, err);
+    const llm_gguf_t *file = t->part > 0 ? g->more[t->part - 1] : g;
+    return llm_gguf_pread(file, dst, n, t->offset + from, err);
 }

@@ -1,6 +1,6 @@
 /*
- * gguf_impl.h - what the two halves of the GGUF reader share: gguf.c (parsing and checks) and
- * gguf_get.c (access).
+ * gguf_impl.h - what the parts of the GGUF reader share: gguf.c (parsing and checks of one file),
+ * gguf_split.c (models in several files) and gguf_get.c (access).
  */
 #ifndef LLM_GGUF_IMPL_H
 #define LLM_GGUF_IMPL_H
@@ -23,6 +23,10 @@ struct llm_gguf {
     llm_gguf_tensor_t *tensors;
     uint32_t          *kv_order;        /* indices sorted by key */
     uint32_t          *tensor_order;    /* indices sorted by name */
+
+    /* of the first part of a split: the others, part 1 first */
+    llm_gguf_t       **more;
+    uint32_t           n_more;
 };
 
 /* A name from the file for a message: printable ASCII, cut at 63 bytes. */
@@ -49,6 +53,11 @@ compare_spans(llm_span_t a, llm_span_t b)
     int c = memcmp(a.data, b.data, a.len < b.len ? a.len : b.len);
     return c != 0 ? c : (a.len > b.len) - (a.len < b.len);
 }
+
+/* One file, whatever it says of a split. */
+llm_code_t llm_gguf_open_one(llm_gguf_t **out, const char *path, llm_err_t *err);
+/* tensor_order anew; names must be unique. */
+llm_code_t llm_gguf_index_tensors(llm_gguf_t *g, llm_err_t *err);
 
 /* Reads n bytes at file offset off, all or an error. */
 llm_code_t llm_gguf_pread(const llm_gguf_t *g, void *dst, size_t n, uint64_t off, llm_err_t *err);

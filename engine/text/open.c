@@ -222,7 +222,6 @@ static llm_code_t
 check_gguf(const llm_src_t *src, llm_err_t *err)
 {
     llm_span_t type;
-    llm_value_t split;
     llm_code_t rc = text_value(src, "general.type", &type, err);
     if (rc != LLM_OK) {
         return rc;
@@ -230,11 +229,6 @@ check_gguf(const llm_src_t *src, llm_err_t *err)
     if (type.len > 0 && !(type.len == 5 && memcmp(type.data, "model", 5) == 0)) {
         return llm_fail(err, LLM_E_UNSUPPORTED, "%s: is of type \"%.*s\", not a model", src->path,
                         (int) (type.len < 40 ? type.len : 40), type.data);
-    }
-    src->value(src, "split.count", &split);
-    if (split.kind == LLM_VALUE_NUMBER && split.number > 1) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: one of %.9g parts of a split model; merge "
-                        "them first", src->path, split.number);
     }
     return LLM_OK;
 }
