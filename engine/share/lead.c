@@ -24,7 +24,7 @@
 #define IDLE_MS   500       /* sign of life and look for dead workers while there is no work */
 #define RETRY_MS  1000      /* after a failure to get memory for leading */
 #define DRAIN_MS  200       /* how long a draining leader gives others to take over */
-#define LEAVE_MS  50        /* how long a worker that leaves looks whether its thread is about to lead */
+#define LEAVE_MS  50        /* between two looks at what the thread of a leaving worker does */
 
 typedef struct {
     llm_engine_t *e;
@@ -238,6 +238,30 @@ llm_engine_drain(llm_engine_t *e)
     }
 }
 
+/*
+ * Whether this process's thread is blocked behind a leader of another process, where it cannot be joined: process exit takes it. A thread
+ * that leads, or is about to, or has just ended, sees quit soon and is worth waiting for: it must not run on while the process exits.
+ */
+static bool
+behind_another(llm_engine_t *e)
+{
+    llm_arena_t *a = e->arena;
+    int32_t leader = atomic_load(&a->leader_pid);
+
+    if (atomic_load(&e->phase) != LLM_LEAD_WAITING || leader == 0 || leader == getpid()) {
+        return false;
+    }
+    int rc = pthread_mutex_trylock(&a->leader);
+    if (rc == EOWNERDEAD) {
+        pthread_mutex_consistent(&a->leader);
+        atomic_store(&a->leader_pid, 0);
+    }
+    if (rc == 0 || rc == EOWNERDEAD) {
+        pthread_mutex_unlock(&a->leader);
+    }
+    return rc == EBUSY;
+}
+
 void
 llm_engine_leave(llm_engine_t *e)
 {
@@ -250,18 +274,8 @@ llm_engine_leave(llm_engine_t *e)
     atomic_store(&e->quit, 1);
     llm_arena_ring(a);
 
-    /*
-     * A thread that leads, or got the mutex just now, sees quit and goes. One that waits behind another leader cannot be
-     * joined: process exit takes it.
-     */
-    if (atomic_load(&e->phase) == LLM_LEAD_WAITING) {
-        llm_futex_wait(&e->phase, LLM_LEAD_WAITING, LEAVE_MS);
-    }
-    while (atomic_load(&e->phase) == LLM_LEAD_LEADING) {
-        llm_futex_wait(&e->phase, LLM_LEAD_LEADING, IDLE_MS);
-    }
-    if (atomic_load(&e->phase) == LLM_LEAD_WAITING && atomic_load(&a->leader_pid) == 0) {
-        llm_futex_wait(&e->phase, LLM_LEAD_WAITING, LEAVE_MS);  /* between unlocking and going */
+    while (atomic_load(&e->phase) != LLM_LEAD_GONE && !behind_another(e)) {
+        llm_futex_wait(&e->phase, atomic_load(&e->phase), LEAVE_MS);
     }
     if (atomic_load(&e->phase) == LLM_LEAD_GONE) {
         pthread_join(e->thread, NULL);
