@@ -66,8 +66,9 @@ extern const ngx_http_llm_codec_t  ngx_http_llm_chat_codec;
 ngx_int_t ngx_http_llm_fail(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_fault_e fault, const char *fmt, ...);
 ngx_int_t ngx_http_llm_fail_nomem(ngx_http_llm_ctx_t *ctx);
-/* The same from what a hook returned (not NGX_OK) and ctx->refusal. */
-ngx_int_t ngx_http_llm_fail_hook(ngx_http_llm_ctx_t *ctx, ngx_int_t rc);
+/* The same from what a hook returned (not NGX_OK). */
+ngx_int_t ngx_http_llm_fail_hook(ngx_http_llm_ctx_t *ctx, ngx_int_t rc,
+    ngx_http_llm_lua_refusal_t *refusal);
 /* The same from an error of the engine. */
 ngx_int_t ngx_http_llm_fail_engine(ngx_http_llm_ctx_t *ctx, llm_err_t *err);
 

@@ -98,8 +98,7 @@ ngx_http_llm_engine_wake(ngx_event_t *rev)
     ssize_t                   n;
     uint64_t                  counter;
     ngx_queue_t               queue, *q;
-    ngx_connection_t         *c, *client;
-    ngx_http_llm_ctx_t       *ctx;
+    ngx_connection_t         *c;
     ngx_http_llm_instance_t  *instance;
 
     c = rev->data;
@@ -135,11 +134,7 @@ ngx_http_llm_engine_wake(ngx_event_t *rev)
         ngx_queue_remove(q);
         ngx_queue_insert_tail(&instance->requests, q);
 
-        ctx = ngx_queue_data(q, ngx_http_llm_ctx_t, queue);
-        client = ctx->request->connection;
-
-        ngx_http_llm_run(ctx);
-        ngx_http_run_posted_requests(client);
+        ngx_http_llm_wake(ngx_queue_data(q, ngx_http_llm_ctx_t, queue));
     }
 }
 

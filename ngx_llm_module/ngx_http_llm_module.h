@@ -324,6 +324,7 @@ typedef struct {
 
     ngx_http_llm_lua_ctx_t    *lctx;        /* sequence 0 has the request's */
     ngx_http_llm_lua_out_t     hook_out;
+    ngx_http_llm_lua_refusal_t refusal;
     ngx_str_t                  piece;       /* what the hook looks at */
     ngx_int_t                  hook_rc;
 

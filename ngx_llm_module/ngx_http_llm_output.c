@@ -129,12 +129,9 @@ ngx_http_llm_fail_engine(ngx_http_llm_ctx_t *ctx, llm_err_t *err)
 
 
 ngx_int_t
-ngx_http_llm_fail_hook(ngx_http_llm_ctx_t *ctx, ngx_int_t rc)
+ngx_http_llm_fail_hook(ngx_http_llm_ctx_t *ctx, ngx_int_t rc,
+    ngx_http_llm_lua_refusal_t *refusal)
 {
-    ngx_http_llm_lua_refusal_t  *refusal;
-
-    refusal = &ctx->refusal;
-
     if (rc == NGX_DECLINED && !refusal->failed) {
 
         if (refusal->message.len) {
@@ -443,10 +440,12 @@ ngx_http_llm_output_flow(ngx_http_llm_ctx_t *ctx)
 
     r->write_event_handler = ngx_http_llm_output_writer;
 
-    if (!r->buffered && !c->buffered) {
+    /* a subrequest is collected in memory and gets no write events */
+
+    if (r != r->main || (!r->buffered && !c->buffered)) {
         ctx->blocked = 0;
 
-        if (wev->timer_set && !wev->delayed) {
+        if (r == r->main && wev->timer_set && !wev->delayed) {
             ngx_del_timer(wev);
         }
 

@@ -356,6 +356,20 @@ ngx_http_llm_watch(ngx_http_llm_ctx_t *ctx)
 
 
 void
+ngx_http_llm_wake(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_connection_t  *c;
+
+    c = ctx->request->connection;
+
+    ngx_http_set_log_request(c->log, ctx->request);
+
+    ngx_http_llm_run(ctx);
+    ngx_http_run_posted_requests(c);
+}
+
+
+void
 ngx_http_llm_run(ngx_http_llm_ctx_t *ctx)
 {
     ngx_int_t  rc;
@@ -501,7 +515,7 @@ ngx_http_llm_prompt_hook(ngx_http_llm_ctx_t *ctx)
 hooked:
 
     if (rc != NGX_OK) {
-        return ngx_http_llm_fail_hook(ctx, rc);
+        return ngx_http_llm_fail_hook(ctx, rc, &ctx->refusal);
     }
 
     ngx_http_llm_watch(ctx);
@@ -714,14 +728,7 @@ ngx_http_llm_advance(ngx_http_llm_ctx_t *ctx, ngx_uint_t *n_done)
 static void
 ngx_http_llm_resume(ngx_event_t *ev)
 {
-    ngx_connection_t    *c;
-    ngx_http_llm_ctx_t  *ctx;
-
-    ctx = ev->data;
-    c = ctx->request->connection;
-
-    ngx_http_llm_run(ctx);
-    ngx_http_run_posted_requests(c);
+    ngx_http_llm_wake(ev->data);
 }
 
 

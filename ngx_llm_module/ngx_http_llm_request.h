@@ -25,6 +25,9 @@ ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
  */
 void ngx_http_llm_run(ngx_http_llm_ctx_t *ctx);
 
+/* The same from an event: posted requests are run too. */
+void ngx_http_llm_wake(ngx_http_llm_ctx_t *ctx);
+
 /* Jobs, timers, hooks and JSON of a request are given back.  Idempotent. */
 void ngx_http_llm_release(ngx_http_llm_ctx_t *ctx);
 

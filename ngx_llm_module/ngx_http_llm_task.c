@@ -134,24 +134,18 @@ ngx_http_llm_task_thread(void *data, ngx_log_t *log)
 static void
 ngx_http_llm_task_done(ngx_event_t *ev)
 {
-    ngx_connection_t     *c;
-    ngx_http_llm_ctx_t   *ctx;
     ngx_http_llm_task_t  *task;
 
     task = ev->data;
     task->running = 0;
     task->ran = 1;
-    ctx = task->ctx;
 
-    if (ctx == NULL) {
+    if (task->ctx == NULL) {
         ngx_http_llm_task_destroy(task);
         return;
     }
 
-    c = ctx->request->connection;
-
-    ngx_http_llm_run(ctx);
-    ngx_http_run_posted_requests(c);
+    ngx_http_llm_wake(task->ctx);
 }
 
 #endif

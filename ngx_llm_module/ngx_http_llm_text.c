@@ -540,8 +540,7 @@ ngx_http_llm_text_offer(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
 
     rc = ngx_http_llm_lua_output(ctx->request, lctx, ctx->conf->output_hook,
                                  &s->piece, s->ended, &s->hook_out,
-                                 &ctx->refusal, ngx_http_llm_text_hook_done,
-                                 s);
+                                 &s->refusal, ngx_http_llm_text_hook_done, s);
 
     if (rc == NGX_AGAIN) {
         s->hook_wait = 1;
@@ -580,7 +579,7 @@ ngx_http_llm_text_decided(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s,
     ngx_http_llm_lua_out_t  *out;
 
     if (rc != NGX_OK) {
-        return ngx_http_llm_fail_hook(ctx, rc);
+        return ngx_http_llm_fail_hook(ctx, rc, &s->refusal);
     }
 
     out = &s->hook_out;

@@ -143,7 +143,7 @@ EOC
     $i = $http->get('/c/info')->json;
     is_deeply [ @$i{qw(max_best_of max_total_tokens max_input_tokens)} ], [ 3, 64, 60 ], 'of http, of the location';
     is $http->post('/generate_stream', { inputs => '' })->header('content-type'), 'text/event-stream', 'llm_stream_errors of http';
-    is scalar @{ $http->post('/generate', { inputs => 'a', parameters => { top_n_tokens => 30, max_new_tokens => 1, 
+    is scalar @{ $http->post('/generate', { inputs => 'a', parameters => { top_n_tokens => 30, max_new_tokens => 1,
         details => JSON::PP::true } })->json->{details}{top_tokens}[0] }, 30, 'llm_max_top_n_tokens of the server reaches the engine';
     like $n->log, qr/llm_model "b": \d+ MB of weights loaded/, 'loaded at the start';
     $n->stop(allow => qr/model\.inc/);

@@ -57,6 +57,25 @@ EOC
     worse  => 'llm_prompt_by_lua_block { local r = ... r.parameters = { top_k = 0 } }',
     chat   => 'llm_prompt_by_lua_block { local r = ... table.insert(r.messages, 1, { role = "system", content = "S" }) }',
     raw    => 'llm_prompt_by_lua_block { local r = ... return "RAW" .. r.messages[1].content }',
+    ask    => <<'EOC',
+        llm_prompt_by_lua_block {
+            local r = ...
+            local x = llm.fetch("/none/generate", { body = { inputs = "A", parameters = { max_new_tokens = 2 } } })
+            local s = llm.fetch("/none/generate_stream", { body = { inputs = "A", parameters = { max_new_tokens = 2 } } })
+            local e = llm.fetch("/none/generate", { body = { inputs = "" } })
+            local _, events = s.body:gsub("data: ", "")
+            return x.status .. " " .. s.status .. " " .. events .. " " .. e.status
+        }
+EOC
+    guard  => <<'EOC',
+        llm_output_by_lua_block {
+            local piece, last = ...
+            if piece == "" then return piece end
+            local x = llm.fetch("/none/generate", { body = { inputs = piece, parameters = { max_new_tokens = 1 } } })
+            if x.status ~= 200 then llm.refuse(500, "guard failed") end
+            return piece
+        }
+EOC
     seen   => 'llm_prompt_by_lua_block { local r = ... return r.route .. " " .. r.model }',
 );
 
@@ -234,6 +253,19 @@ subtest 'prompt hooks' => sub {
     $y->close;
     sleep 0.3;
     is $http->get('/none/health')->status, 200, 'and the client may leave meanwhile';
+};
+
+subtest 'hooks that ask the model' => sub {
+    my $x = $http->post('/ask/generate', { inputs => 'A', parameters => { max_new_tokens => 1, decoder_input_details => $true } });
+    is $x->status, 200, 'a prompt hook' or diag $x->body;
+    is join('', map { $_->{text} } @{ $x->json->{details}{prefill} }), '200 200 2 422', 'gets answers, streams and errors';
+    is_deeply stream('guard')->data, stream('none')->data, 'an output hook, for each piece of a stream';
+    is_deeply whole('guard')->json, $plain, 'and of an object';
+    my @x = map { $http->send(POST => '/guard/generate_stream', json => { inputs => $prompt, parameters => \%p }) } 1 .. 6;
+    $_->close for @x[ 0, 2, 4 ];
+    is LLM::HTTP::wait_all(30, @x[ 1, 3, 5 ]), 3, 'several at once, while others leave';
+    is scalar(grep { joined($_) ne $text } @x[ 1, 3, 5 ]), 0, 'each with its text';
+    ok $n->wait_for(sub { $http->get('/none/metrics')->body =~ /^tgi_batch_current_size\{model="m"\} 0$/m }), 'nothing is left';
 };
 
 subtest 'waiting hooks, clients that leave, reload' => sub {
