@@ -296,10 +296,10 @@ race(const llm_sampler_t *s, uint64_t seed, uint32_t position)
 
 /* The n largest of l and everything equal to the n-th, as far as cap goes; log-probabilities, best first, lowest id on a tie. */
 static uint32_t
-best_n(const llm_sampler_t *s, const float *l, float log_z, uint32_t n, uint32_t cap, llm_top_t *top)
+best_n(const float *l, uint32_t n_ids, float log_z, uint32_t n, uint32_t cap, llm_top_t *top)
 {
     uint32_t m = 0;
-    for (uint32_t i = 0; i < s->n; i++) {
+    for (uint32_t i = 0; i < n_ids; i++) {
         if (l[i] == -INFINITY || (m == cap && l[i] <= top[m - 1].logprob) || (m >= n && l[i] < top[n - 1].logprob)) {
             continue;
         }
@@ -325,7 +325,7 @@ llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm
     const llm_sampling_t *c = in->conf;
     uint32_t n_valid = in->n_valid < s->n ? in->n_valid : s->n;
     float raw_sum, raw_max = s->k->log_sum_exp(logits, s->n, &raw_sum);
-    bool copy = n_valid < s->n || c->repetition_penalty != 1 || c->frequency_penalty != 0 || c->presence_penalty != 0
+    bool copy = c->repetition_penalty != 1 || c->frequency_penalty != 0 || c->presence_penalty != 0
                 || c->n_bias > 0 || in->n_banned > 0 || c->sample;
 
     out->n_top = 0;
@@ -335,20 +335,20 @@ llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm
     }
 
     if (!copy) {
-        out->id = (int32_t) s->k->argmax(logits, s->n);
+        out->id = (int32_t) s->k->argmax(logits, n_valid);
         out->raw_logprob = out->logprob = logits[out->id] - raw_max - raw_sum;
         if (in->n_top > 0) {
-            out->n_top = best_n(s, logits, raw_max + raw_sum, in->n_top, in->top_cap, out->top);
+            out->n_top = best_n(logits, n_valid, raw_max + raw_sum, in->n_top, in->top_cap, out->top);
         }
         return;
     }
 
     memcpy(s->l, logits, s->n * sizeof(float));
-    for (uint32_t i = n_valid; i < s->n; i++) {
-        s->l[i] = -INFINITY;
-    }
     penalties(s, in);
     if (c->sample) {
+        for (uint32_t i = n_valid; i < s->n; i++) {
+            s->l[i] = -INFINITY;
+        }
         if (c->temperature != 1) {
             /* a true division: with a tiny temperature 1/t would overflow; shifted by the maximum, so that the largest stays finite */
             float max = s->l[s->k->argmax(s->l, s->n)];
@@ -375,12 +375,16 @@ llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm
         out->id = -1;       /* biases banned every id */
         return;
     }
-    out->id = c->sample ? race(s, c->seed, in->n_tokens) : (int32_t) s->k->argmax(s->l, s->n);
+    out->id = c->sample ? race(s, c->seed, in->n_tokens) : (int32_t) s->k->argmax(s->l, n_valid);
+    if (s->l[out->id] == -INFINITY) {
+        out->id = -1;
+        return;
+    }
     out->logprob = s->l[out->id] - max - sum;
     out->raw_logprob = logits[out->id] - raw_max - raw_sum;
     if (in->n_top > 0) {
-        out->n_top = in->top_raw ? best_n(s, logits, raw_max + raw_sum, in->n_top, in->top_cap, out->top)
-                                 : best_n(s, s->l, max + sum, in->n_top, in->top_cap, out->top);
+        out->n_top = in->top_raw ? best_n(logits, n_valid, raw_max + raw_sum, in->n_top, in->top_cap, out->top)
+                                 : best_n(s->l, n_valid, max + sum, in->n_top, in->top_cap, out->top);
     }
 }
 
@@ -390,5 +394,5 @@ llm_score(llm_sampler_t *s, const float *logits, int32_t id, uint32_t n_top, uin
     float sum, max = s->k->log_sum_exp(logits, s->n, &sum);
     out->id = id;
     out->logprob = out->raw_logprob = logits[id] - max - sum;
-    out->n_top = n_top > 0 ? best_n(s, logits, max + sum, n_top, top_cap, out->top) : 0;
+    out->n_top = n_top > 0 ? best_n(logits, s->n, max + sum, n_top, top_cap, out->top) : 0;
 }

@@ -15,7 +15,11 @@ typedef struct {
     const llm_bias_t *bias;         /* [conf->n_bias] */
     const int32_t *tokens;          /* [n_tokens] prompt and output so far */
     uint32_t       n_tokens, n_prompt;
-    uint32_t       n_valid;         /* ids the tokenizer has; rows of the head beyond are padding and never chosen */
+    /*
+     * Ids that the tokenizer has. Rows of the head beyond are padding: never chosen, but part of the sum of probabilities as in the
+     * reference implementations, unless sampling filters them out first.
+     */
+    uint32_t       n_valid;
     const int32_t *banned;          /* ids that end a generation while min_tokens is not reached; NULL: none */
     uint32_t       n_banned;
     uint32_t       n_top;           /* alternatives wanted */
