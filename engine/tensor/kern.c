@@ -15,7 +15,7 @@ static const struct {
     const llm_kern_t *set;
 } sets[] = {
 #if defined(__x86_64__)
-    { LLM_CPU_AVX2 | LLM_CPU_AVX512 | LLM_CPU_AVX512_VNNI | LLM_CPU_AVX512_VBMI, &llm_kern_avx512 },
+    { LLM_CPU_AVX2 | LLM_CPU_AVX512 | LLM_CPU_AVX512_VNNI, &llm_kern_avx512 },
     { LLM_CPU_AVX2, &llm_kern_avx2 },
 #endif
     { 0, &llm_kern_c },
