@@ -675,25 +675,31 @@ ngx_http_llm_lua_release(ngx_http_llm_lua_ctx_t *lctx)
 
 /*
  * LuaJIT does not collect when the allocator refuses, so garbage is collected
- * well before the limit.
+ * well before the limit; the little that this takes must not be refused.
  */
 
 void
 ngx_http_llm_lua_collect(void)
 {
+    size_t                  limit;
     ngx_http_llm_lua_vm_t  *vm;
 
     vm = &ngx_http_llm_lua_vm;
+    limit = vm->limit;
 
-    if (vm->limit == 0 || vm->used < vm->limit / 2) {
+    if (limit == 0 || vm->used < limit / 2) {
         return;
     }
+
+    vm->limit = 0;
 
     if (lua_cpcall(vm->state, ngx_http_llm_lua_collect_protected, NULL)
         != 0)
     {
         lua_settop(vm->state, 0);
     }
+
+    vm->limit = limit;
 }
 
 

@@ -18,6 +18,7 @@ static int ngx_http_llm_lua_api_log(lua_State *L);
 static int ngx_http_llm_lua_api_var(lua_State *L);
 static int ngx_http_llm_lua_api_header(lua_State *L);
 static int ngx_http_llm_lua_api_refuse(lua_State *L);
+static int ngx_http_llm_lua_api_current(lua_State *L);
 static int ngx_http_llm_lua_api_template(lua_State *L);
 static int ngx_http_llm_lua_api_load_module(lua_State *L);
 
@@ -29,6 +30,7 @@ static const luaL_Reg  ngx_http_llm_lua_functions[] = {
     { "var", ngx_http_llm_lua_api_var },
     { "header", ngx_http_llm_lua_api_header },
     { "refuse", ngx_http_llm_lua_api_refuse },
+    { "current", ngx_http_llm_lua_api_current },
     { "template", ngx_http_llm_lua_api_template },
     { "load_module", ngx_http_llm_lua_api_load_module },
     { NULL, NULL }
@@ -305,6 +307,21 @@ ngx_http_llm_lua_api_refuse(lua_State *L)
     lctx->refused = 1;
 
     return luaL_error(L, "refused");
+}
+
+
+/* what entry.new() made for the request whose hook runs */
+
+static int
+ngx_http_llm_lua_api_current(lua_State *L)
+{
+    ngx_http_llm_lua_ctx_t  *lctx;
+
+    lctx = ngx_http_llm_lua_api_ctx(L);
+
+    lua_rawgeti(L, LUA_REGISTRYINDEX, lctx->self_ref);
+
+    return 1;
 }
 
 

@@ -338,11 +338,18 @@ ngx_http_llm_lua_vm_count(lua_State *L, lua_Debug *ar)
         lua_sethook(L, ngx_http_llm_lua_vm_count, LUA_MASKCOUNT, 1);
     }
 
+    luaL_where(L, 0);               /* a hook has no level of its own */
+
     if (vm->budget && vm->counted > vm->budget) {
-        luaL_error(L, "ran for more than %d instructions", (int) vm->budget);
+        lua_pushfstring(L, "ran for more than %d instructions",
+                        (int) vm->budget);
+
+    } else {
+        lua_pushfstring(L, "ran for more than %d ms", (int) vm->allowed);
     }
 
-    luaL_error(L, "ran for more than %d ms", (int) vm->allowed);
+    lua_concat(L, 2);
+    lua_error(L);
 }
 
 

@@ -19,18 +19,23 @@ local setfenv, pcall, select, ipairs, pairs = setfenv, pcall, select, ipairs,
 local concat = table.concat
 
 local MAX_TEMPLATES = 16
+local MAX_PCALL = 50
 
 -- Libraries --------------------------------------------------------------------
 
---- A view of t that can be read and called but not changed.
-local function readonly(t, what)
-    return setmetatable({}, {
+-- The metatable of views of t that can be read and called but not changed.
+local function view_of(t, what)
+    return {
         __metatable = false,
         __index = t,
         __newindex = function(_, key)
             error(what .. " cannot be changed (" .. tostring(key) .. ")", 2)
         end,
-    })
+    }
+end
+
+local function readonly(t, what)
+    return setmetatable({}, view_of(t, what))
 end
 
 local function copy(t, names)
@@ -43,60 +48,112 @@ end
 
 -- No load, no getfenv and setfenv, no rawset, no coroutine, io, debug, ffi,
 -- package: nothing that leaves the sandbox or changes what others see.
-local GLOBALS = [[assert error getmetatable ipairs next pairs pcall rawequal
-    rawget select setmetatable tonumber tostring type unpack xpcall _VERSION]]
+local GLOBALS = [[assert error getmetatable ipairs next pairs rawequal rawget
+    select setmetatable tonumber tostring type unpack _VERSION]]
 local STRING = [[byte char find format gmatch gsub len lower match rep reverse
     sub upper]]
 local MATH = [[abs acos asin atan atan2 ceil cos cosh deg exp floor fmod frexp
     huge ldexp log log10 max min modf pi pow rad random sin sinh sqrt tan
     tanh]]
 local TABLE = "concat insert maxn remove sort"
+local BIT = [[arshift band bnot bor bswap bxor lshift rol ror rshift tobit
+    tohex]]
 local OS = "clock date difftime time"
 
 -- What require() gives to hooks; the rest of llm.* is not for them.
 local MODULES = { ["llm.json"] = true, ["llm.moderation"] = true,
                   ["llm.unicode"] = true }
 
-local function make_require(core, globals)
+local function make_require(core, new_env)
     local loaded = {}
 
     return function(name)
         if type(name) ~= "string" then
             error("require needs the name of a module", 2)
+        elseif MODULES[name] then
+            return readonly(require(name), name)
+        elseif loaded[name] ~= nil then
+            return loaded[name]
         end
-        local module = loaded[name]
-        if module ~= nil then
-            return module
+        local chunk, message = core.load_module(name)
+        if not chunk then
+            error("module '" .. name .. "' not found: " .. message, 2)
         end
-        if MODULES[name] then
-            module = readonly(require(name), name)
-        else
-            local chunk, message = core.load_module(name)
-            if not chunk then
-                error("module '" .. name .. "' not found: " .. message, 2)
-            end
-            module = setfenv(chunk, setmetatable({}, {
-                __metatable = false, __index = globals }))(name)
-            if module == nil then
-                module = true
-            end
+        local module = setfenv(chunk, new_env())(name)
+        if module == nil then
+            module = true
         end
         loaded[name] = module
         return module
     end
 end
 
-local function make_globals(core)
-    local g = copy(_G, GLOBALS)
+-- pcall and xpcall.  Where the Lua stack is nearly full, the hook that enforces
+-- the limits cannot run, and a script that catches the overflow again and again
+-- would never end: so protected calls of a request nest only so far.  The
+-- handler of xpcall runs after the error, because during it that hook is off.
+local function add_protected_calls(globals, core)
+    local function leave(state, ...)
+        state.depth = state.depth - 1
+        return ...
+    end
+
+    local function protected(f, ...)
+        local state = core.current()
+        if state.depth >= MAX_PCALL then
+            error("protected calls nested deeper than " .. MAX_PCALL, 2)
+        end
+        state.depth = state.depth + 1
+        return leave(state, pcall(f, ...))
+    end
+
+    local function handled(handler, ok, ...)
+        if ok then
+            return ok, ...
+        end
+        return false, handler(...)
+    end
+
+    globals.pcall = protected
+    globals.xpcall = function(f, handler, ...)
+        return handled(handler, protected(f, ...))
+    end
+end
+
+-- A function that makes environments: each has views of the libraries of its
+-- own, because table.insert() can put things into a view.
+local function make_environments(core, api)
+    local globals = copy(_G, GLOBALS)
     local libraries = {
         string = copy(string, STRING), math = copy(math, MATH),
-        table = copy(table, TABLE), os = copy(os, OS), bit = bit,
+        table = copy(table, TABLE), os = copy(os, OS),
+        bit = copy(bit, BIT), llm = api,
     }
+    local views = {}
     for name, library in pairs(libraries) do
-        g[name] = readonly(library, name)
+        views[name] = view_of(library, name)
     end
-    g.require = make_require(core, g)
-    return g
+    local mt = { __metatable = false, __index = globals }
+
+    local function new_env()
+        local env = setmetatable({}, mt)
+        for name, view in pairs(views) do
+            env[name] = setmetatable({}, view)
+        end
+        env._G = env
+        return env
+    end
+
+    globals.require = make_require(core, new_env)
+    add_protected_calls(globals, core)
+    globals.print = function(...)
+        local parts = {}
+        for i = 1, select("#", ...) do
+            parts[i] = tostring((select(i, ...)))
+        end
+        core.log("info", concat(parts, "\t"))
+    end
+    return new_env
 end
 
 -- Templates --------------------------------------------------------------------
@@ -273,28 +330,17 @@ end
 
 return function(core, limits)
     debug.getmetatable("").__metatable = false
-    local globals = make_globals(core)
     local api = make_api(core)
+    local new_env = make_environments(core, api)
+    local own_mt = { __metatable = false, __index = api }
     local entry = { render = render }
-
-    globals.print = function(...)
-        local parts = {}
-        for i = 1, select("#", ...) do
-            parts[i] = tostring((select(i, ...)))
-        end
-        core.log("info", concat(parts, "\t"))
-    end
 
     --- The Lua side of a request, shared by its hooks.
     function entry.new()
-        local state = { hooks = {} }
-        local own = { ctx = {}, template = make_template(core, limits, state) }
-        local env = {
-            llm = setmetatable(own, { __metatable = false, __index = api }),
-        }
-        env._G = env
-        state.env = setmetatable(env, { __metatable = false,
-                                        __index = globals })
+        local state = { hooks = {}, depth = 0, env = new_env() }
+        state.env.llm = setmetatable({
+            ctx = {}, template = make_template(core, limits, state),
+        }, own_mt)
         return state
     end
 
@@ -312,7 +358,7 @@ return function(core, limits)
 
     --- Runs a prompt hook: the request as JSON text, the prompt or nil.
     function entry.prompt(state, factory, req)
-        state.req = req
+        state.req, state.depth = req, 0
         local ret = bind(state, factory)(req)
         if ret ~= nil and type(ret) ~= "string" then
             error("a prompt hook returns a string or nothing, not a "
@@ -323,6 +369,7 @@ return function(core, limits)
 
     --- Runs an output hook: text and whether to stop, or nil to hold back.
     function entry.output(state, factory, piece, last)
+        state.depth = 0
         return hook_result((bind(state, factory)(piece, last)))
     end
 

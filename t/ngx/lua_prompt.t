@@ -19,7 +19,7 @@ mkdir $n->dir . '/lua';
 $n->write_file('echo.jinja', "{{ bos_token }}{% for m in messages %}<{{ m.role }}:{{ m.content }}>{% endfor %}"
     . "{% if add_generation_prompt %}>>{% endif %}{{ extra }}{{ mood }}");
 $n->write_file('file_hook.lua', "local req = ...\nreq.inputs = 'file ' .. req.inputs\n");
-$n->write_file('lua/team.lua', "local team = { n = 0 }\nfunction team.next() team.n = team.n + 1 return team.n end\n"
+$n->write_file('lua/team.lua', "local team = { n = 0 }\nfunction team.next() pcall(llm.sleep, 0.001) team.n = team.n + 1 return team.n end\n"
     . "leak = 'in the module'\nreturn team\n");
 $n->write_file('lua/broken.lua', "return {\n  oops oops\n");
 $n->write_file('html/big.txt', 'x' x 100_000);
@@ -68,7 +68,8 @@ $n->conf(<<'EOC');
             seen = (seen or 0) + 1
             llm.ctx.n = (llm.ctx.n or 0) + 1
             llm.mine = (llm.mine or 0) + 1
-            return seen .. llm.ctx.n .. llm.mine .. tostring(leak)
+            table.insert(string, 1)
+            return seen .. llm.ctx.n .. llm.mine .. #string .. tostring(leak)
         } }
         location /module/ { llm_pass m; llm_prompt_by_lua_block {
             local team = require "team"
@@ -193,7 +194,7 @@ subtest 'chat' => sub {
 };
 
 subtest 'requests are apart' => sub {
-    is prompt_of('/globals', 'a'), '111nil', "request $_" for 1 .. 3;
+    is prompt_of('/globals', 'a'), '1111nil', "request $_" for 1 .. 3;
     my @got = map { prompt_of('/module', 'a') } 1 .. 2;
     like $got[0], qr/^1nilmodule/, 'a module of llm_lua_path';
     like $got[1], qr/^2nilmodule/, 'is loaded once and keeps its state';
