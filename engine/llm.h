@@ -1,15 +1,16 @@
 /*
  * llm.h - the public interface of the engine.
  *
- * The only engine header that programs outside engine/ may include (the nginx glue and the `llm` program do).
- * The engine knows nothing of nginx or Lua; it never prints, logs, exits or aborts on input: every function
- * that can fail returns an llm_code_t and fills an llm_err_t with one line that names what, where and both values.
+ * The only engine header that programs outside engine/ may include (the nginx glue and the `llm`
+ * program do). The engine knows nothing of nginx or Lua; it never prints, logs, exits or aborts on
+ * input: every function that can fail returns an llm_code_t and fills an llm_err_t with one line
+ * that names what, where and both values.
  *
  * Life of a model:   llm_model_open -> llm_engine_new (both in the process that forks)
  *                    -> fork -> llm_engine_join in each worker -> llm_job_* -> llm_engine_leave
  *
- * Threads: unless a function says otherwise it may be called from any thread of any process, but not
- * concurrently on the same object.
+ * Threads: unless a function says otherwise it may be called from any thread of any process, but
+ * not concurrently on the same object.
  */
 #ifndef LLM_H
 #define LLM_H
@@ -26,7 +27,8 @@ typedef enum {
     LLM_OK = 0,
     LLM_E_ARG,          /* a request asks for something outside its limits */
     LLM_E_FORMAT,       /* a file is malformed */
-    LLM_E_UNSUPPORTED,  /* a file or request is well formed but asks for what this version does not do */
+    /* a file or request is well formed but asks for what this version does not do */
+    LLM_E_UNSUPPORTED,
     LLM_E_IO,           /* the system could not open, read or map something */
     LLM_E_NOMEM,        /* an allocation failed */
     LLM_E_BUSY,         /* no free slot; try again later */
@@ -40,8 +42,12 @@ typedef struct {
     char       msg[500];        /* one line, no newline, never truncated inside a UTF-8 sequence */
 } llm_err_t;
 
-/* Fills *err (which may be NULL) and returns code, so that `return llm_fail(err, LLM_E_ARG, ...)` reads well. */
-llm_code_t llm_fail(llm_err_t *err, llm_code_t code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/*
+ * Fills *err (which may be NULL) and returns code, so that `return llm_fail(err, LLM_E_ARG, ...)`
+ * reads well.
+ */
+llm_code_t llm_fail(llm_err_t *err, llm_code_t code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* "LLM_E_ARG" ...; static storage. */
 const char *llm_code_name(llm_code_t code);
@@ -52,7 +58,8 @@ typedef struct llm_model llm_model_t;
 
 typedef struct {
     const char *weights;        /* path of a GGUF file or of a Hugging Face directory */
-    bool        check_only;     /* read and check all metadata and tensor headers, load no weights (nginx -t) */
+    /* read and check all metadata and tensor headers, load no weights (nginx -t) */
+    bool        check_only;
     /* Called now and then while weights are packed; may be NULL. done reaches total at the end. */
     void      (*progress)(void *ctx, size_t done_bytes, size_t total_bytes);
     void       *progress_ctx;
@@ -75,10 +82,11 @@ typedef struct {
 } llm_model_info_t;
 
 /*
- * Opens and checks a model. With check_only no weights are read and the result is good for llm_model_info,
- * llm_model_kv_bytes and the tokenizer. Otherwise weights are packed into private anonymous memory, shared by forks as long as nobody
- * writes to it. The file may be replaced (by rename) afterwards.
- * Errors: IO, FORMAT, UNSUPPORTED, NOMEM; *out is NULL then.   Single-threaded: safe in a process that will fork.
+ * Opens and checks a model. With check_only no weights are read and the result is good for
+ * llm_model_info, llm_model_kv_bytes and the tokenizer. Otherwise weights are packed into private
+ * anonymous memory, shared by forks as long as nobody writes to it. The file may be replaced (by
+ * rename) afterwards. Errors: IO, FORMAT, UNSUPPORTED, NOMEM; *out is NULL then.   Single-threaded:
+ * safe in a process that will fork.
  */
 llm_code_t llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err);
 void llm_model_close(llm_model_t *m);
@@ -98,20 +106,26 @@ enum {
 
 typedef struct {
     int32_t  *ids;
-    uint32_t *start, *stop;     /* byte range of each token in the text; start == stop == 0 for added specials */
+    /* byte range of each token in the text; start == stop == 0 for added specials */
+    uint32_t *start, *stop;
     size_t    n;
 } llm_tokens_t;
 
 /*
- * Tokenizes len bytes of UTF-8 (malformed bytes are treated as U+FFFD). out is filled with memory that
- * llm_tokens_free releases; it is zeroed on failure. Time is O(len log len). Thread: any, concurrently too.
- * What the vocabulary cannot express becomes its unknown token or, where it has none, is left out: as the model was
- * trained. Errors: NOMEM; ARG (over 1 GiB); UNSUPPORTED (a Unigram model without an unknown token needs one).
+ * Tokenizes len bytes of UTF-8 (malformed bytes are treated as U+FFFD). out is filled with memory
+ * that llm_tokens_free releases; it is zeroed on failure. Time is O(len log len). Thread: any,
+ * concurrently too. What the vocabulary cannot express becomes its unknown token or, where it has
+ * none, is left out: as the model was trained. Errors: NOMEM; ARG (over 1 GiB); UNSUPPORTED (a
+ * Unigram model without an unknown token needs one).
  */
-llm_code_t llm_tokenize(const llm_model_t *m, const char *text, size_t len, unsigned flags, llm_tokens_t *out, llm_err_t *err);
+llm_code_t llm_tokenize(const llm_model_t *m, const char *text, size_t len, unsigned flags,
+                        llm_tokens_t *out, llm_err_t *err);
 void llm_tokens_free(llm_tokens_t *t);
 
-/* The literal text of one id, decoded alone, into buf (cut at cap); returns its length. Unknown ids give 0. */
+/*
+ * The literal text of one id, decoded alone, into buf (cut at cap); returns its length. Unknown ids
+ * give 0.
+ */
 size_t llm_token_text(const llm_model_t *m, int32_t id, char *buf, size_t cap);
 bool llm_token_is_special(const llm_model_t *m, int32_t id);
 bool llm_token_is_eos(const llm_model_t *m, int32_t id);
@@ -126,9 +140,13 @@ typedef struct llm_detok llm_detok_t;
 enum { LLM_DETOK_SKIP_SPECIAL = 1 };
 llm_code_t llm_detok_new(llm_detok_t **out, const llm_model_t *m, unsigned flags, llm_err_t *err);
 void llm_detok_free(llm_detok_t *d);
-/* Context in front of the text to come (the last prompt tokens): decides leading spaces, emits nothing. */
+/*
+ * Context in front of the text to come (the last prompt tokens): decides leading spaces, emits
+ * nothing.
+ */
 llm_code_t llm_detok_prime(llm_detok_t *d, const int32_t *ids, size_t n, llm_err_t *err);
-llm_code_t llm_detok_push(llm_detok_t *d, int32_t id, const char **text, size_t *len, llm_err_t *err);
+llm_code_t llm_detok_push(llm_detok_t *d, int32_t id, const char **text, size_t *len,
+                          llm_err_t *err);
 llm_code_t llm_detok_flush(llm_detok_t *d, const char **text, size_t *len, llm_err_t *err);
 
 /* ------------------------------------------------------------------ engine */
@@ -136,44 +154,54 @@ llm_code_t llm_detok_flush(llm_detok_t *d, const char **text, size_t *len, llm_e
 typedef struct llm_engine llm_engine_t;
 
 typedef struct {
-    uint32_t      n_ctx;        /* most tokens of one sequence, prompt and output together; 0: the model's */
+    /* most tokens of one sequence, prompt and output together; 0: the model's */
+    uint32_t      n_ctx;
     llm_kv_type_t kv_type;
-    size_t        kv_bytes;     /* KV cache; must hold at least one sequence of n_ctx tokens; 0: enough for 4 */
-    uint32_t      n_slots;      /* jobs that may exist at once, waiting or running; 1..4096; 0: 128 */
+    /* KV cache; must hold at least one sequence of n_ctx tokens; 0: enough for 4 */
+    size_t        kv_bytes;
+    /* jobs that may exist at once, waiting or running; 1..4096; 0: 128 */
+    uint32_t      n_slots;
     uint32_t      n_parallel;   /* sequences in one step; 0: 64 */
     uint32_t      n_threads;    /* compute threads of the leader; 0: one for each core */
     uint32_t      max_top;      /* most alternatives reported for a token (top_n_tokens); 0: 20 */
 } llm_engine_conf_t;
 
 /*
- * Makes the shared arena (anonymous shared memory with the slots, KV pages and worker records) and the event
- * descriptors of the workers. Call in the process that forks; *conf is copied with its zeros resolved.
- * Errors: ARG (a setting out of range, kv_bytes too small: the message says what is needed), NOMEM, IO.
+ * Makes the shared arena (anonymous shared memory with the slots, KV pages and worker records) and
+ * the event descriptors of the workers. Call in the process that forks; *conf is copied with its
+ * zeros resolved. Errors: ARG (a setting out of range, kv_bytes too small: the message says what is
+ * needed), NOMEM, IO.
  */
-llm_code_t llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t *conf, llm_err_t *err);
+llm_code_t llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t *conf,
+                          llm_err_t *err);
 /*
- * Unmaps the arena and closes the descriptors in this process: for the process that called llm_engine_new or a child of it (a
- * daemon) that did not join. A no-op after a join, unless the engine thread could be joined when the worker left.
+ * Unmaps the arena and closes the descriptors in this process: for the process that called
+ * llm_engine_new or a child of it (a daemon) that did not join. A no-op after a join, unless the
+ * engine thread could be joined when the worker left.
  */
 void llm_engine_free(llm_engine_t *e);
 const llm_engine_conf_t *llm_engine_conf(const llm_engine_t *e);
 
 /*
  * In a worker: claims a worker record and starts the engine thread, which competes for leadership.
- * *wake_fd becomes readable when a job of this worker has made progress: read 8 bytes, then poll the jobs.
- * The engine thread touches nothing outside the engine. Signals are blocked in it.
+ * *wake_fd becomes readable when a job of this worker has made progress: read 8 bytes, then poll
+ * the jobs. The engine thread touches nothing outside the engine. Signals are blocked in it.
  * Errors: BUSY (too many live workers), NOMEM, IO.
  */
 llm_code_t llm_engine_join(llm_engine_t *e, int *wake_fd, llm_err_t *err);
 /* This worker is quitting: lead only while no other worker can. Jobs of this worker go on. */
 void llm_engine_drain(llm_engine_t *e);
-/* Stops leading (between two steps) and gives the worker record back. Open jobs of this worker are dropped. */
+/*
+ * Stops leading (between two steps) and gives the worker record back. Open jobs of this worker are
+ * dropped.
+ */
 void llm_engine_leave(llm_engine_t *e);
 
 typedef struct {
     uint32_t n_waiting, n_running, n_slots, n_workers;
     uint32_t pages_total, pages_free, pages_cached, page_tokens;
-    uint64_t n_steps, n_prefill_tokens, n_cached_tokens, n_decode_tokens, n_preemptions, n_takeovers;
+    uint64_t n_steps, n_prefill_tokens, n_cached_tokens, n_decode_tokens, n_preemptions,
+        n_takeovers;
     uint64_t prefill_ns, decode_ns;     /* time of steps with and without prompt tokens */
     int32_t  leader_pid;                /* 0: none just now */
     uint64_t last_step_age_ms;          /* since the leader last showed a sign of life */
@@ -199,7 +227,8 @@ typedef struct {
     float    repetition_penalty;    /* 1 */
     float    frequency_penalty;     /* 0 */
     float    presence_penalty;      /* 0 */
-    bool     openai_penalties;      /* frequency: count over output tokens, instead of TGI's count/length over all */
+    /* frequency: count over output tokens, instead of TGI's count/length over all */
+    bool     openai_penalties;
     bool     ignore_eos;
     uint32_t min_tokens;            /* EOS is banned before this many output tokens */
     uint32_t n_bias;
@@ -214,9 +243,11 @@ typedef struct {
     uint32_t       n_tokens;        /* 1 .. n_ctx - 1 (n_ctx when max_new is 0) */
     uint32_t       max_new;         /* 0: score the prompt only; capped to n_ctx - n_tokens */
     llm_sampling_t sampling;
-    bool           prompt_logprobs; /* log-probability of every prompt token; gives up prefix reuse */
+    /* log-probability of every prompt token; gives up prefix reuse */
+    bool           prompt_logprobs;
     uint32_t       n_top;           /* alternatives to report for each token, <= max_top */
-    bool           top_raw;         /* alternatives from the raw logits instead of the processed ones */
+    /* alternatives from the raw logits instead of the processed ones */
+    bool           top_raw;
 } llm_job_conf_t;
 
 /* A handle; plain data owned by the caller. Valid from llm_job_submit to llm_job_close. */
@@ -246,7 +277,8 @@ typedef struct { int32_t id; float logprob; } llm_top_t;
 
 typedef struct {
     int32_t  id;
-    float    logprob;           /* log-softmax of the processed logits (TGI); for prompt tokens raw; NAN: none */
+    /* log-softmax of the processed logits (TGI); for prompt tokens raw; NAN: none */
+    float    logprob;
     float    raw_logprob;       /* log-softmax of the raw logits (OpenAI) */
     uint32_t n_top;
     const llm_top_t *top;       /* borrowed, valid until llm_job_close; best first */
@@ -256,12 +288,16 @@ typedef struct {
  * Queues a job. Lock-free, O(n_tokens), never waits.
  * Errors: BUSY (no free slot), ARG (a field out of range; the message names it).
  */
-llm_code_t llm_job_submit(llm_engine_t *e, const llm_job_conf_t *conf, llm_job_t *job, llm_err_t *err);
+llm_code_t llm_job_submit(llm_engine_t *e, const llm_job_conf_t *conf, llm_job_t *job,
+                          llm_err_t *err);
 /* What can be read now; lock-free. */
 void llm_job_poll(const llm_job_t *job, llm_job_view_t *view);
 /* Token i of the sequence: 0..n_prompt-1 are prompt tokens, then the n_new output tokens. */
 void llm_job_token(const llm_job_t *job, uint32_t i, llm_job_token_t *out);
-/* Ends the job: a running one is cancelled within one step. The handle is dead afterwards. Idempotent. */
+/*
+ * Ends the job: a running one is cancelled within one step. The handle is dead afterwards.
+ * Idempotent.
+ */
 void llm_job_close(llm_job_t *job);
 
 #endif

@@ -36,7 +36,9 @@ llm_fail(llm_err_t *err, llm_code_t code, const char *fmt, ...)
         err->msg[end] = '\0';
     }
 
-    /* file names and keys come from outside: a control character would break the one-line promise */
+    /*
+     * file names and keys come from outside: a control character would break the one-line promise
+     */
     for (char *p = err->msg; *p != '\0'; p++) {
         if ((unsigned char) *p < 0x20 || *p == 0x7f) {
             *p = '?';

@@ -1,9 +1,9 @@
 /*
  * attention.c - attention of one layer over paged keys and values, spread over the pool.
  *
- * The keys of a query are always cut at multiples of LLM_ATTN_SPAN and the partial results merged in order. Whether the spans
- * of one item run one after the other on one thread (many items) or on several threads (few sequences with long
- * contexts) therefore changes no bit of the result.
+ * The keys of a query are always cut at multiples of LLM_ATTN_SPAN and the partial results merged
+ * in order. Whether the spans of one item run one after the other on one thread (many items) or on
+ * several threads (few sequences with long contexts) therefore changes no bit of the result.
  */
 #include "forward_impl.h"
 
@@ -14,7 +14,8 @@ struct llm_attn_item {
     uint32_t row, pos0, n_q, kv_head;
     uint32_t n_keys;            /* keys 0 .. n_keys-1 exist for the last query */
     uint32_t span0, n_spans;    /* key spans that hold a visible key */
-    uint32_t first_part;        /* split mode: where this item's partials start, in records of one span */
+    /* split mode: where this item's partials start, in records of one span */
+    uint32_t first_part;
     const uint32_t *table;
 };
 typedef struct llm_attn_item item_t;
@@ -73,8 +74,11 @@ merge(llm_fwd_t *f, const item_t *it, const float *parts)
 
     for (uint32_t q = 0; q < it->n_q; q++) {
         for (uint32_t g = 0; g < group; g++) {
-            float *out = f->att + ((size_t) (it->row + q) * s->n_heads + it->kv_head * group + g) * s->head_dim;
-            f->k->attn_merge(out, parts + (q * group + g) * part_floats, it->n_spans, span_floats(f, it->n_q), s->head_dim);
+            float *out = f->att
+                         + ((size_t) (it->row + q) * s->n_heads + it->kv_head * group + g)
+                               * s->head_dim;
+            f->k->attn_merge(out, parts + (q * group + g) * part_floats, it->n_spans,
+                             span_floats(f, it->n_q), s->head_dim);
         }
     }
 }
@@ -102,10 +106,14 @@ span_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
     while (i_chunk >= it->first_part + it->n_spans) {
         it++;
     }
-    run_span(c, it, it->span0 + i_chunk - it->first_part, c->f->split_part + i_chunk * span_floats(c->f, 1), i_thread);
+    run_span(c, it, it->span0 + i_chunk - it->first_part,
+             c->f->split_part + i_chunk * span_floats(c->f, 1), i_thread);
 }
 
-/* Cuts the rows of the step into items; returns how many. *n_parts: key spans of all; *work: scores to compute. */
+/*
+ * Cuts the rows of the step into items; returns how many. *n_parts: key spans of all; *work: scores
+ * to compute.
+ */
 static uint32_t
 make_items(const attn_ctx_t *c, uint32_t *n_parts, uint64_t *work, bool *single)
 {
@@ -119,13 +127,21 @@ make_items(const attn_ctx_t *c, uint32_t *n_parts, uint64_t *work, bool *single)
     for (uint32_t i = 0; i < f->n_spans; i++) {
         const llm_fwd_span_t *sp = &f->spans[i];
         for (uint32_t q0 = 0; q0 < sp->n; q0 += LLM_ATTN_MAX_Q) {
-            uint32_t n_q = sp->n - q0 < LLM_ATTN_MAX_Q ? sp->n - q0 : LLM_ATTN_MAX_Q, pos0 = sp->pos0 + q0;
+            uint32_t n_q = sp->n - q0 < LLM_ATTN_MAX_Q ? sp->n - q0 : LLM_ATTN_MAX_Q,
+                     pos0 = sp->pos0 + q0;
             uint32_t n_keys = c->cross ? sp->n_cross : s->causal ? pos0 + n_q : sp->pos0 + sp->n;
-            uint32_t first = window != 0 && pos0 + 1 > window ? pos0 + 1 - window : 0, span0 = first / LLM_ATTN_SPAN;
+            uint32_t first = window != 0 && pos0 + 1 > window ? pos0 + 1 - window : 0,
+                     span0 = first / LLM_ATTN_SPAN;
             for (uint32_t h = 0; h < s->n_kv_heads; h++) {
                 f->items[n_items++] = (item_t) {
-                    .row = sp->row0 + q0, .pos0 = pos0, .n_q = n_q, .kv_head = h, .n_keys = n_keys, .span0 = span0,
-                    .n_spans = (n_keys + LLM_ATTN_SPAN - 1) / LLM_ATTN_SPAN - span0, .first_part = *n_parts,
+                    .row = sp->row0 + q0,
+                    .pos0 = pos0,
+                    .n_q = n_q,
+                    .kv_head = h,
+                    .n_keys = n_keys,
+                    .span0 = span0,
+                    .n_spans = (n_keys + LLM_ATTN_SPAN - 1) / LLM_ATTN_SPAN - span0,
+                    .first_part = *n_parts,
                     .table = c->cross ? sp->cross : sp->table,
                 };
                 *n_parts += f->items[n_items - 1].n_spans;
@@ -164,7 +180,8 @@ llm_code_t
 llm_fwd_attention_init(llm_fwd_t *f, llm_err_t *err)
 {
     const llm_stack_t *d = &f->m->dec, *e = &f->m->enc;
-    uint32_t threads = llm_pool_size(f->pool), max_spans = (f->n_ctx + LLM_ATTN_SPAN - 1) / LLM_ATTN_SPAN;
+    uint32_t threads = llm_pool_size(f->pool),
+             max_spans = (f->n_ctx + LLM_ATTN_SPAN - 1) / LLM_ATTN_SPAN;
     uint32_t group = LLM_FWD_MAX(f->m, d->n_heads / d->n_kv_heads, e->n_heads / e->n_kv_heads);
     uint32_t head_dim = LLM_FWD_MAX(f->m, d->head_dim, e->head_dim);
     uint32_t kv_heads = LLM_FWD_MAX(f->m, d->n_kv_heads, e->n_kv_heads);
@@ -180,8 +197,10 @@ llm_fwd_attention_init(llm_fwd_t *f, llm_err_t *err)
     /* every sequence of a step may have one token */
     f->items = llm_fwd_alloc((size_t) f->max_tokens * kv_heads, sizeof(item_t));
     f->split_part = llm_fwd_alloc(f->max_split, group * part_floats * sizeof(float));
-    if (f->attn_part == NULL || f->attn_scratch == NULL || f->items == NULL || f->split_part == NULL) {
-        return llm_fail(err, LLM_E_NOMEM, "attention scratch for %u tokens of context: out of memory", f->n_ctx);
+    if (f->attn_part == NULL || f->attn_scratch == NULL || f->items == NULL
+        || f->split_part == NULL) {
+        return llm_fail(err, LLM_E_NOMEM,
+                        "attention scratch for %u tokens of context: out of memory", f->n_ctx);
     }
     return LLM_OK;
 }

@@ -1,9 +1,10 @@
 /*
  * forward.c - the generic block of spec models.md section 2.1, one layer after the other.
  *
- * A layer alternates between matrix products (spread over tiles of rows) and row phases (spread over tokens), where a row
- * phase does everything that only needs its own token: add the last output to the residual, norm, gate,
- * quantize the next input. Threads meet only between the two, about five times a layer.
+ * A layer alternates between matrix products (spread over tiles of rows) and row phases (spread
+ * over tokens), where a row phase does everything that only needs its own token: add the last
+ * output to the residual, norm, gate, quantize the next input. Threads meet only between the two,
+ * about five times a layer.
  */
 #include "forward_impl.h"
 
@@ -15,7 +16,8 @@
 
 /* Steps that are not NULL/false run in the order of the fields. */
 typedef struct {
-    const llm_norm_t *norm_first;   /* h = norm(x), before the add (parallel blocks with two norms) */
+    /* h = norm(x), before the add (parallel blocks with two norms) */
+    const llm_norm_t *norm_first;
     const llm_norm_t *norm_y;       /* y = norm(y) (sandwich) */
     const float      *add, *add2;   /* x += add; x += add2 */
     const llm_norm_t *norm;         /* dst = norm(x) */
@@ -94,13 +96,14 @@ typedef struct { const llm_layer_t *l; uint32_t layer; } kv_ctx_t;
 
 /* Keys and values of all kv heads of stack s at one position. */
 static void
-store_kv(const llm_fwd_t *f, const llm_fwd_pages_t *pages, uint32_t layer, const llm_stack_t *s, const uint32_t *table,
-         uint32_t pos, const float *k, const float *v)
+store_kv(const llm_fwd_t *f, const llm_fwd_pages_t *pages, uint32_t layer, const llm_stack_t *s,
+         const uint32_t *table, uint32_t pos, const float *k, const float *v)
 {
-    uint8_t *at = pages->base + table[pos / LLM_KV_PAGE] * pages->page_bytes + layer * pages->layer_bytes;
+    uint8_t *at = pages->base + table[pos / LLM_KV_PAGE] * pages->page_bytes
+                  + layer * pages->layer_bytes;
     for (uint32_t h = 0; h < s->n_kv_heads; h++) {
-        f->k->kv_store(at + h * pages->head_bytes, f->kv_type, s->head_dim, pos % LLM_KV_PAGE, k + h * s->head_dim,
-                       v + h * s->head_dim);
+        f->k->kv_store(at + h * pages->head_bytes, f->kv_type, s->head_dim, pos % LLM_KV_PAGE,
+                       k + h * s->head_dim, v + h * s->head_dim);
     }
 }
 
@@ -118,7 +121,9 @@ head_norm(const llm_fwd_t *f, const llm_norm_t *norm, float *x)
     }
 }
 
-/* Clamps, norms and rotates the row's queries and keys; stores keys and values in the row's page. */
+/*
+ * Clamps, norms and rotates the row's queries and keys; stores keys and values in the row's page.
+ */
 static void
 kv_row(llm_fwd_t *f, void *ctx, uint32_t row)
 {
@@ -150,8 +155,8 @@ kv_row(llm_fwd_t *f, void *ctx, uint32_t row)
 /* --------------------------------------------------------------- positions */
 
 /*
- * Dynamic NTK (spec 3.4): the base grows once the length exceeds the original context. A prompt is rotated for its own
- * length, a later token for the length it made.
+ * Dynamic NTK (spec 3.4): the base grows once the length exceeds the original context. A prompt is
+ * rotated for its own length, a later token for the length it made.
  */
 static void
 rope_dynamic_row(const llm_fwd_t *f, const llm_fwd_seq_t *seq, uint32_t pos, float *dst)
@@ -202,11 +207,15 @@ t5_bucket(const llm_stack_t *s, int32_t rel)
         return base + dist;
     }
     float scale = (float) log((double) s->rel_max_distance / exact);
-    uint32_t b = exact + (uint32_t) (logf((float) dist / (float) exact) / scale * (float) (n - exact));
+    uint32_t b = exact
+                 + (uint32_t) (logf((float) dist / (float) exact) / scale * (float) (n - exact));
     return base + (b < n - 1 ? b : n - 1);
 }
 
-/* Bias of every distance that differs from its neighbours' bucket: beyond max_distance all are alike. */
+/*
+ * Bias of every distance that differs from its neighbours' bucket: beyond max_distance all are
+ * alike.
+ */
 static float *
 rel_table(llm_fwd_t *f, const llm_stack_t *s)
 {
@@ -235,8 +244,10 @@ positions_init(llm_fwd_t *f, llm_err_t *err)
             f->rope = rope_table(s, s->rope_inv, f->n_ctx);
             f->rope_long = s->rope_long ? rope_table(s, s->rope_long, f->n_ctx) : NULL;
         }
-        if (f->rope_of == NULL || (f->rope == NULL && f->rope_row == NULL) || (s->rope_long && f->rope_long == NULL)) {
-            return llm_fail(err, LLM_E_NOMEM, "rotary table for %u tokens of context: out of memory", f->n_ctx);
+        if (f->rope_of == NULL || (f->rope == NULL && f->rope_row == NULL)
+            || (s->rope_long && f->rope_long == NULL)) {
+            return llm_fail(err, LLM_E_NOMEM,
+                            "rotary table for %u tokens of context: out of memory", f->n_ctx);
         }
     }
     if (s->pos == LLM_POS_T5) {
@@ -278,8 +289,8 @@ span_of(const llm_fwd_seq_t *q, uint32_t row0, uint32_t drop)
 }
 
 /*
- * In the last layer only the rows that need logits go on once their keys and values are stored. Rows move up in x, h and qkv, and the
- * spans then name just them.
+ * In the last layer only the rows that need logits go on once their keys and values are stored.
+ * Rows move up in x, h and qkv, and the spans then name just them.
  */
 static void
 keep_rows(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
@@ -289,9 +300,12 @@ keep_rows(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
 
     for (uint32_t i = 0; i < n_seqs; i++) {
         uint32_t drop = seqs[i].n - seqs[i].n_rows, from = row + drop, n = seqs[i].n_rows;
-        memmove(f->x + (size_t) to * s->d, f->x + (size_t) from * s->d, (size_t) n * s->d * sizeof(float));
-        memmove(f->h + (size_t) to * s->d, f->h + (size_t) from * s->d, (size_t) n * s->d * sizeof(float));
-        memmove(f->qkv + (size_t) to * width, f->qkv + (size_t) from * width, (size_t) n * width * sizeof(float));
+        memmove(f->x + (size_t) to * s->d, f->x + (size_t) from * s->d,
+                (size_t) n * s->d * sizeof(float));
+        memmove(f->h + (size_t) to * s->d, f->h + (size_t) from * s->d,
+                (size_t) n * s->d * sizeof(float));
+        memmove(f->qkv + (size_t) to * width, f->qkv + (size_t) from * width,
+                (size_t) n * width * sizeof(float));
         if (n > 0) {
             f->spans[n_spans++] = span_of(&seqs[i], to, drop);
         }
@@ -302,7 +316,9 @@ keep_rows(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
     f->n_spans = n_spans;
 }
 
-/* Cross-attention: y holds the self-attention's output on entry, the cross-attention's on return. */
+/*
+ * Cross-attention: y holds the self-attention's output on entry, the cross-attention's on return.
+ */
 static void
 cross(llm_fwd_t *f, uint32_t i)
 {
@@ -330,7 +346,8 @@ cross(llm_fwd_t *f, uint32_t i)
 }
 
 static void
-layer(llm_fwd_t *f, uint32_t i, const llm_fwd_seq_t *seqs, uint32_t n_seqs, const float *add, const float *add2)
+layer(llm_fwd_t *f, uint32_t i, const llm_fwd_seq_t *seqs, uint32_t n_seqs, const float *add,
+      const float *add2)
 {
     const llm_stack_t *s = f->s;
     const llm_layer_t *l = &s->layers[i];
@@ -343,7 +360,8 @@ layer(llm_fwd_t *f, uint32_t i, const llm_fwd_seq_t *seqs, uint32_t n_seqs, cons
     /* finish the layer before, then this one's attention input */
     const llm_norm_t none = { NULL, NULL };
     const llm_norm_t *prev = post && i > 0 ? &s->layers[i - 1].n2 : NULL;
-    const llm_norm_t *prev_y = s->topology == LLM_TOPO_SANDWICH && i > 0 ? &s->layers[i - 1].pn2 : NULL;
+    const llm_norm_t *prev_y = s->topology == LLM_TOPO_SANDWICH && i > 0 ? &s->layers[i - 1].pn2
+                                                                         : NULL;
     op = (row_op_t) { .norm_y = prev_y, .add = add, .add2 = add2 };
     if (post) {
         op.norm = prev;
@@ -378,12 +396,17 @@ layer(llm_fwd_t *f, uint32_t i, const llm_fwd_seq_t *seqs, uint32_t n_seqs, cons
         op = (row_op_t) { .quant = quant_for(f, &l->ffn_in, f->h, s->d, &act) };
         break;
     case LLM_TOPO_PARALLEL2:
-        op = (row_op_t) { .norm_first = &l->n2, .quant = quant_for(f, &l->ffn_in, f->h, s->d, &act) };
+        op = (row_op_t) { .norm_first = &l->n2,
+                         .quant = quant_for(f, &l->ffn_in, f->h, s->d, &act) };
         break;
     case LLM_TOPO_POST:
-        op = (row_op_t) { .add = f->y, .norm = l->xq.n_parts > 0 ? &l->xn : &l->n1, .norm_dst = f->x };
+        op = (row_op_t) { .add = f->y,
+                         .norm = l->xq.n_parts > 0 ? &l->xn : &l->n1,
+                         .norm_dst = f->x };
         run_rows(f, &op);
-        op = (row_op_t) { .norm = &none, .norm_dst = f->h, .quant = quant_for(f, &l->ffn_in, f->h, s->d, &act) };
+        op = (row_op_t) { .norm = &none,
+                         .norm_dst = f->h,
+                         .quant = quant_for(f, &l->ffn_in, f->h, s->d, &act) };
         break;
     case LLM_TOPO_SANDWICH:
         op = (row_op_t) { .norm_y = &l->pn1, .add = f->y, .norm = &l->n2, .norm_dst = f->h,
@@ -409,7 +432,8 @@ embed(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
     for (uint32_t i = 0; i < n_seqs; i++) {
         for (uint32_t t = 0; t < seqs[i].n; t++, row++) {
             float *x = dst + (size_t) row * e->cols;
-            int32_t id = seqs[i].n_cross > 0 && seqs[i].pos0 + t == 0 ? seqs[i].first_id : seqs[i].tokens[t];
+            int32_t id = seqs[i].n_cross > 0 && seqs[i].pos0 + t == 0 ? seqs[i].first_id
+                                                                      : seqs[i].tokens[t];
             llm_mat_row(e, (uint32_t) id, x);
             for (uint32_t j = 0; s->emb_scale != 1 && j < e->cols; j++) {
                 x[j] *= s->emb_scale;
@@ -419,7 +443,9 @@ embed(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
                 rope_dynamic_row(f, &seqs[i], pos, f->rope_row + (size_t) row * s->n_rot);
                 f->rope_of[row] = f->rope_row + (size_t) row * s->n_rot;
             } else if (f->rope != NULL) {
-                const float *tab = f->rope_long != NULL && seqs[i].n_planned > s->rope_orig_ctx ? f->rope_long : f->rope;
+                const float *tab = f->rope_long != NULL && seqs[i].n_planned > s->rope_orig_ctx
+                                       ? f->rope_long
+                                       : f->rope;
                 f->rope_of[row] = tab + (size_t) pos * s->n_rot;
             }
         }
@@ -433,7 +459,8 @@ embed(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
         for (uint32_t t = 0; t < seqs[i].n; t++, row++) {
             float *x = f->x + (size_t) row * s->d;
             if (s->pos == LLM_POS_LEARNED) {
-                f->k->add(x, s->pos_table + (size_t) (seqs[i].pos0 + t + s->pos_offset) * s->d, s->d);
+                f->k->add(x, s->pos_table + (size_t) (seqs[i].pos0 + t + s->pos_offset) * s->d,
+                          s->d);
             }
             norm_row(f, &s->emb_norm, x, x);
         }
@@ -563,7 +590,9 @@ encoder_init(llm_fwd_t *f, llm_err_t *err)
     f->enc_pages.base = llm_fwd_alloc(n, f->enc_pages.page_bytes);
     f->enc_table = llm_fwd_alloc(n, sizeof(uint32_t));
     if (f->enc_pages.base == NULL || f->enc_table == NULL) {
-        return llm_fail(err, LLM_E_NOMEM, "keys and values of the encoder for %u tokens: out of memory", f->max_tokens);
+        return llm_fail(err, LLM_E_NOMEM,
+                        "keys and values of the encoder for %u tokens: out of memory",
+                        f->max_tokens);
     }
     for (uint32_t i = 0; i < n; i++) {
         f->enc_table[i] = i;
@@ -572,8 +601,8 @@ encoder_init(llm_fwd_t *f, llm_err_t *err)
 }
 
 llm_code_t
-llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv, llm_kv_type_t kv_type,
-            uint32_t max_tokens, uint32_t n_ctx, llm_err_t *err)
+llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv,
+            llm_kv_type_t kv_type, uint32_t max_tokens, uint32_t n_ctx, llm_err_t *err)
 {
     const llm_stack_t *s = &m->dec, *e = &m->enc;
     size_t n = max_tokens;
@@ -593,12 +622,14 @@ llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv
     f->n_ctx = n_ctx;
     f->out_ld = m->head.cols;
 
-    uint32_t ff = LLM_FWD_MAX(m, s->ff, e->ff), att = LLM_FWD_MAX(m, s->n_heads * s->head_dim, e->n_heads * e->head_dim);
+    uint32_t ff = LLM_FWD_MAX(m, s->ff, e->ff),
+             att = LLM_FWD_MAX(m, s->n_heads * s->head_dim, e->n_heads * e->head_dim);
     uint32_t width = LLM_FWD_MAX(m, (s->n_heads + 2 * s->n_kv_heads) * s->head_dim,
                                  (e->n_heads + 2 * e->n_kv_heads) * e->head_dim);
     uint32_t widest = s->d > att ? s->d : att;
     widest = widest > ff ? widest : ff;
-    f->ff_ld = s->mlp == LLM_MLP_PLAIN && (e->n_layers == 0 || e->mlp == LLM_MLP_PLAIN) ? ff : 2 * ff;
+    f->ff_ld = s->mlp == LLM_MLP_PLAIN && (e->n_layers == 0 || e->mlp == LLM_MLP_PLAIN) ? ff
+                                                                                        : 2 * ff;
     widest = widest > f->out_ld ? widest : f->out_ld;
     widest = widest > m->embed.cols ? widest : m->embed.cols;
 
@@ -615,11 +646,11 @@ llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv
     f->act_buf = llm_fwd_alloc(1, llm_act_bytes(max_tokens, widest));
     f->logits = llm_fwd_alloc(LLM_FWD_LOGIT_ROWS, (size_t) m->head.rows * sizeof(float));
 
-    if (f->spans == NULL || f->x == NULL || f->h == NULL || f->y == NULL || f->y2 == NULL || f->qkv == NULL
-        || f->att == NULL || f->ff == NULL || f->out == NULL || f->act_buf == NULL || f->logits == NULL
-        || (s->proj_in.n_parts > 0 && f->wide == NULL))
-    {
-        llm_fail(err, LLM_E_NOMEM, "scratch of the forward pass for %u tokens a step: out of memory", max_tokens);
+    if (f->spans == NULL || f->x == NULL || f->h == NULL || f->y == NULL || f->y2 == NULL
+        || f->qkv == NULL || f->att == NULL || f->ff == NULL || f->out == NULL || f->act_buf == NULL
+        || f->logits == NULL || (s->proj_in.n_parts > 0 && f->wide == NULL)) {
+        llm_fail(err, LLM_E_NOMEM,
+                 "scratch of the forward pass for %u tokens a step: out of memory", max_tokens);
         llm_fwd_free(f);
         return LLM_E_NOMEM;
     }

@@ -10,7 +10,8 @@
 typedef struct {
     uint32_t        row0, n, pos0;
     const uint32_t *table;          /* pages of its own keys and values */
-    uint32_t        n_cross;        /* decoder of an encoder-decoder: tokens of the encoder's output ... */
+    /* decoder of an encoder-decoder: tokens of the encoder's output ... */
+    uint32_t        n_cross;
     const uint32_t *cross;          /* ... and the pages of their keys and values */
 } llm_fwd_span_t;
 
@@ -27,7 +28,8 @@ struct llm_fwd {
     llm_kv_type_t      kv_type;
     uint32_t           max_tokens, n_ctx;
     llm_fwd_pages_t    dec_pages;   /* the arena's */
-    llm_fwd_pages_t    enc_pages;   /* scratch: keys and values of the encoder live for one call of llm_fwd_encode */
+    /* scratch: keys and values of the encoder live for one call of llm_fwd_encode */
+    llm_fwd_pages_t    enc_pages;
     uint32_t          *enc_table;   /* 0, 1, 2, ... */
 
     /* of the pass that runs now: the decoder's, or for a while the encoder's */
@@ -46,7 +48,8 @@ struct llm_fwd {
     float   *qkv;                   /* (H + 2K) * hd */
     float   *att;                   /* H * hd */
     float   *ff;                    /* 2F or F */
-    float   *wide;                  /* embedding before proj_in / hidden after proj_out; NULL unless the model has these */
+    /* embedding before proj_in / hidden after proj_out; NULL unless the model has these */
+    float   *wide;
     uint32_t ff_ld;
     uint8_t *act_buf;               /* int8 form of a linear's input */
     float   *out;                   /* [rows][width of the head's input] after the final norm */
@@ -55,17 +58,20 @@ struct llm_fwd {
 
     float   *rope;                  /* [n_ctx][n_rot]: cosines then sines; NULL unless rotary */
     float   *rope_long;             /* the same with the long factors; NULL unless longrope */
-    float   *rope_row;              /* [max_tokens][n_rot]: angles that depend on the sequence (dynamic) */
+    /* [max_tokens][n_rot]: angles that depend on the sequence (dynamic) */
+    float   *rope_row;
     const float **rope_of;          /* [max_tokens]: angles of each row */
     float   *dec_rel, *enc_rel;     /* T5: [H][rel_n] */
     uint32_t rel_n, rel_zero;
 
     float   *attn_scratch;          /* [threads][attn_scratch_ld] */
     size_t   attn_scratch_ld;
-    float   *attn_part;             /* [threads][attn_part_ld]: partials of all key spans of one item */
+    /* [threads][attn_part_ld]: partials of all key spans of one item */
+    float   *attn_part;
     size_t   attn_part_ld;
     struct llm_attn_item *items;    /* [max items of a step] */
-    float   *split_part;            /* partials when key spans of few items are spread over threads */
+    /* partials when key spans of few items are spread over threads */
+    float   *split_part;
     uint32_t max_split;
 
     float   *router;                /* experts: [max_tokens][n_experts] */
@@ -75,9 +81,12 @@ struct llm_fwd {
     uint32_t *exp_top;              /* [max_tokens][n_experts_used] */
 };
 
-/* out[t][0..rows) = W in[t] + b for n tokens; quantized says that f->act_buf already holds the int8 form of in. */
-void llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in, uint32_t n, bool quantized,
-                    float *out, size_t ld_out);
+/*
+ * out[t][0..rows) = W in[t] + b for n tokens; quantized says that f->act_buf already holds the int8
+ * form of in.
+ */
+void llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in, uint32_t n,
+                    bool quantized, float *out, size_t ld_out);
 bool llm_fwd_needs_quant(const llm_fwd_t *f, const llm_lin_t *lin);
 
 /* Calls fn(f, ctx, row) for rows 0..n-1, on the pool when there are enough of them. */
@@ -85,8 +94,8 @@ typedef void (*llm_fwd_row_fn)(llm_fwd_t *f, void *ctx, uint32_t row);
 void llm_fwd_rows(llm_fwd_t *f, uint32_t n, llm_fwd_row_fn fn, void *ctx);
 
 /*
- * f->att = attention of a layer for the rows in f->spans over their own keys, or (cross) over the encoder's; queries are in f->qkv
- * with ld_q floats a row, keys and values in the pages.
+ * f->att = attention of a layer for the rows in f->spans over their own keys, or (cross) over the
+ * encoder's; queries are in f->qkv with ld_q floats a row, keys and values in the pages.
  */
 llm_code_t llm_fwd_attention_init(llm_fwd_t *f, llm_err_t *err);
 void llm_fwd_attention(llm_fwd_t *f, uint32_t layer, bool cross, size_t ld_q);
@@ -101,7 +110,10 @@ void llm_fwd_moe_free(llm_fwd_t *f);
 #define LLM_FWD_MAX(m, expr_dec, expr_enc) \
     ((m)->enc.n_layers > 0 && (expr_enc) > (expr_dec) ? (expr_enc) : (expr_dec))
 
-/* 64-byte aligned, not initialised (pages stay untouched until used); NULL on failure or overflow. Freed with free(). */
+/*
+ * 64-byte aligned, not initialised (pages stay untouched until used); NULL on failure or overflow.
+ * Freed with free().
+ */
 void *llm_fwd_alloc(size_t n, size_t size);
 
 #endif

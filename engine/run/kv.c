@@ -1,8 +1,9 @@
 /*
  * kv.c - reference counts, free list, order of use and prefix index of the KV pages (kv.h).
  *
- * Invariants: refs[p] is the number of slot tables that hold p. A page with refs 0 is either on the free list (hash 0) or
- * in the use-ordered list (hash != 0). The index maps a hash to at most one page, whatever its refs.
+ * Invariants: refs[p] is the number of slot tables that hold p. A page with refs 0 is either on the
+ * free list (hash 0) or in the use-ordered list (hash != 0). The index maps a hash to at most one
+ * page, whatever its refs.
  */
 #include "kv.h"
 
@@ -15,7 +16,8 @@ struct llm_kv {
     llm_shared_t *s;
     uint64_t      clock;        /* counts uses of pages */
     uint32_t     *refs;         /* [n_pages] */
-    uint32_t     *prev, *next;  /* [n_pages + 1] use-ordered ring of unused cached pages; n_pages is its head */
+    /* [n_pages + 1] use-ordered ring of unused cached pages; n_pages is its head */
+    uint32_t     *prev, *next;
     uint32_t     *free_list, n_free, n_cached;
     uint32_t     *index;        /* open addressing, index_mask + 1 entries: page or NONE */
     uint32_t      index_mask;
@@ -48,8 +50,8 @@ sip_round(uint64_t v[4])
 static uint64_t
 sip(const uint64_t key[2], uint64_t first, const void *words, size_t n)
 {
-    uint64_t v[4] = { key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d, key[0] ^ 0x6c7967656e657261,
-                      key[1] ^ 0x7465646279746573 };
+    uint64_t v[4] = { key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d,
+                      key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573 };
     for (size_t i = 0; i <= n + 1; i++) {
         uint64_t w = first;
         if (i == n + 1) {
@@ -112,7 +114,10 @@ index_add(llm_kv_t *kv, uint64_t hash, uint32_t page)
     kv->index[i] = page;
 }
 
-/* Removes page and closes the gap, so that no probe chain is cut. The page's hash must still be set. */
+/*
+ * Removes page and closes the gap, so that no probe chain is cut. The page's hash must still be
+ * set.
+ */
 static void
 index_remove(llm_kv_t *kv, uint32_t page)
 {
@@ -123,7 +128,8 @@ index_remove(llm_kv_t *kv, uint32_t page)
         }
         i = (i + 1) & kv->index_mask;
     }
-    for (uint32_t j = (i + 1) & kv->index_mask; kv->index[j] != NONE; j = (j + 1) & kv->index_mask) {
+    for (uint32_t j = (i + 1) & kv->index_mask; kv->index[j] != NONE;
+         j = (j + 1) & kv->index_mask) {
         uint32_t home = page_hash(kv, kv->index[j]) & kv->index_mask;
         if (((j - home) & kv->index_mask) >= ((j - i) & kv->index_mask)) {
             kv->index[i] = kv->index[j];
@@ -210,7 +216,8 @@ table_append(llm_kv_t *kv, llm_slot_t *slot, uint32_t page)
 }
 
 uint32_t
-llm_kv_match(llm_kv_t *kv, llm_slot_t *slot, const int32_t *tokens, uint32_t n, uint64_t seed, uint64_t *chain)
+llm_kv_match(llm_kv_t *kv, llm_slot_t *slot, const int32_t *tokens, uint32_t n, uint64_t seed,
+             uint64_t *chain)
 {
     uint32_t done = 0;
     *chain = seed;
@@ -243,7 +250,8 @@ llm_kv_grow(llm_kv_t *kv, llm_slot_t *slot)
 }
 
 void
-llm_kv_publish(llm_kv_t *kv, llm_slot_t *slot, uint32_t i, uint64_t parent, uint64_t hash, const int32_t *tokens)
+llm_kv_publish(llm_kv_t *kv, llm_slot_t *slot, uint32_t i, uint64_t parent, uint64_t hash,
+               const int32_t *tokens)
 {
     uint32_t p = llm_slot_table(kv->s, slot)[i];
     llm_page_t *page = &kv->s->pages[p];
@@ -289,7 +297,8 @@ static int
 by_age(const void *a, const void *b)
 {
     const aged_t *x = a, *y = b;
-    return x->used != y->used ? (x->used < y->used ? -1 : 1) : (x->page > y->page) - (x->page < y->page);
+    return x->used != y->used ? (x->used < y->used ? -1 : 1)
+                              : (x->page > y->page) - (x->page < y->page);
 }
 
 /* What the records say: tables give reference counts, hashes give the cache. */
@@ -311,7 +320,8 @@ rebuild(llm_kv_t *kv, llm_err_t *err)
         }
     }
     for (uint32_t p = s->n_pages; p-- > 0;) {
-        uint64_t h = page_hash(kv, p), used = atomic_load_explicit(&s->pages[p].used, memory_order_relaxed);
+        uint64_t h = page_hash(kv, p),
+                 used = atomic_load_explicit(&s->pages[p].used, memory_order_relaxed);
         kv->clock = used > kv->clock ? used : kv->clock;
         if (h != 0 && index_find(kv, h) != NONE) {
             atomic_store_explicit(&s->pages[p].hash, 0, memory_order_relaxed);
@@ -355,7 +365,8 @@ llm_kv_new(llm_kv_t **out, llm_shared_t *shared, llm_err_t *err)
         kv->free_list = calloc(n, sizeof(uint32_t));
         kv->index = malloc(size * sizeof(uint32_t));
     }
-    if (kv == NULL || kv->refs == NULL || kv->prev == NULL || kv->next == NULL || kv->free_list == NULL || kv->index == NULL) {
+    if (kv == NULL || kv->refs == NULL || kv->prev == NULL || kv->next == NULL
+        || kv->free_list == NULL || kv->index == NULL) {
         llm_kv_free(kv);
         return llm_fail(err, LLM_E_NOMEM, "index of %u pages: out of memory", n);
     }

@@ -1,11 +1,13 @@
 /*
  * kv.h - which KV page belongs to whom, and the cache of prefixes.
  *
- * Owns (leader-local, rebuilt from the shared records at every change of leader): reference counts, the free list, the order
- * of use and the hash index. Does not own the pages or the page tables (slot.h).
+ * Owns (leader-local, rebuilt from the shared records at every change of leader): reference counts,
+ * the free list, the order of use and the hash index. Does not own the pages or the page tables
+ * (slot.h).
  *
- * A page that is full is indexed by a keyed hash of all tokens up to its end; a later prompt with the same beginning takes
- * it instead of computing it. Pages that nobody refers to stay in the cache until they are needed, least recently used first.
+ * A page that is full is indexed by a keyed hash of all tokens up to its end; a later prompt with
+ * the same beginning takes it instead of computing it. Pages that nobody refers to stay in the
+ * cache until they are needed, least recently used first.
  */
 #ifndef LLM_KV_H
 #define LLM_KV_H
@@ -23,16 +25,25 @@ uint64_t llm_kv_seed(const llm_kv_t *kv, uint64_t salt);
 uint64_t llm_kv_hash(const llm_kv_t *kv, uint64_t parent, const int32_t *tokens);
 
 /*
- * Appends to the slot's table the cached pages that match tokens[0 .. n), whole pages only. Returns how many tokens they
- * hold; *chain becomes the hash of the last one (the seed if none). The slot's table must be empty.
+ * Appends to the slot's table the cached pages that match tokens[0 .. n), whole pages only. Returns
+ * how many tokens they hold; *chain becomes the hash of the last one (the seed if none). The slot's
+ * table must be empty.
  */
-uint32_t llm_kv_match(llm_kv_t *kv, llm_slot_t *slot, const int32_t *tokens, uint32_t n, uint64_t seed, uint64_t *chain);
+uint32_t llm_kv_match(llm_kv_t *kv, llm_slot_t *slot, const int32_t *tokens, uint32_t n,
+                      uint64_t seed, uint64_t *chain);
 
-/* Appends a page to the slot's table, evicting from the cache when none is free. False: every page is in use. */
+/*
+ * Appends a page to the slot's table, evicting from the cache when none is free. False: every page
+ * is in use.
+ */
 bool llm_kv_grow(llm_kv_t *kv, llm_slot_t *slot);
 
-/* Page i of the slot has become full: index it under hash, unless that prefix is in the cache already. */
-void llm_kv_publish(llm_kv_t *kv, llm_slot_t *slot, uint32_t i, uint64_t parent, uint64_t hash, const int32_t *tokens);
+/*
+ * Page i of the slot has become full: index it under hash, unless that prefix is in the cache
+ * already.
+ */
+void llm_kv_publish(llm_kv_t *kv, llm_slot_t *slot, uint32_t i, uint64_t parent, uint64_t hash,
+                    const int32_t *tokens);
 
 /* Gives all pages of the slot back; indexed ones stay in the cache. */
 void llm_kv_release(llm_kv_t *kv, llm_slot_t *slot);

@@ -1,8 +1,9 @@
 /*
  * linear.c - matrix products of a step, spread over the pool by row tiles.
  *
- * A linear may be stored in several matrices (model.h); their tiles are numbered through, and chunks of tiles are
- * claimed by threads. A chunk computes its rows for all tokens of the step, then adds the bias of its rows.
+ * A linear may be stored in several matrices (model.h); their tiles are numbered through, and
+ * chunks of tiles are claimed by threads. A chunk computes its rows for all tokens of the step,
+ * then adds the bias of its rows.
  */
 #include "forward_impl.h"
 
@@ -38,7 +39,8 @@ mm_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
             if (c->lin->bias != NULL) {
                 uint32_t r0 = a * LLM_TILE, r1 = b * LLM_TILE < w->rows ? b * LLM_TILE : w->rows;
                 for (uint32_t t = 0; t < c->act->n; t++) {
-                    c->f->k->add(c->out + row0 + r0 + t * c->ld_out, c->lin->bias + row0 + r0, r1 - r0);
+                    c->f->k->add(c->out + row0 + r0 + t * c->ld_out, c->lin->bias + row0 + r0,
+                                 r1 - r0);
                 }
             }
         }
@@ -65,8 +67,8 @@ quant_row(llm_fwd_t *f, void *ctx, uint32_t row)
 }
 
 void
-llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in, uint32_t n, bool quantized,
-               float *out, size_t ld_out)
+llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in, uint32_t n,
+               bool quantized, float *out, size_t ld_out)
 {
     llm_act_t act = { .x = in, .ldx = ld_in, .n = n, .k = lin->cols, .buf = f->act_buf };
 
@@ -85,8 +87,8 @@ llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in
     }
 
     /*
-     * Chunks small enough that a thread which loses its core holds up little, and large enough that claiming one (some
-     * 50 ns) does not show: at least 16 KB of weights for one token.
+     * Chunks small enough that a thread which loses its core holds up little, and large enough that
+     * claiming one (some 50 ns) does not show: at least 16 KB of weights for one token.
      */
     uint32_t want = llm_pool_size(f->pool) * 8;
     size_t floor_bytes = n == 1 ? 16384 : 4096;

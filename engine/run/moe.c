@@ -1,8 +1,9 @@
 /*
- * moe.c - mixture of experts (spec models.md 3.7): softmax over all experts, the n_experts_used largest renormalised to sum 1.
+ * moe.c - mixture of experts (spec models.md 3.7): softmax over all experts, the n_experts_used
+ * largest renormalised to sum 1.
  *
- * Each expert runs once over the rows that chose it. A row adds its experts in ascending order of their numbers, so the
- * result of a row does not depend on what other rows chose.
+ * Each expert runs once over the rows that chose it. A row adds its experts in ascending order of
+ * their numbers, so the result of a row does not depend on what other rows chose.
  */
 #include "forward_impl.h"
 
@@ -23,9 +24,8 @@ llm_fwd_moe_init(llm_fwd_t *f, llm_err_t *err)
     f->exp_rows = llm_fwd_alloc(f->max_tokens, sizeof(uint32_t));
     f->exp_w = llm_fwd_alloc(f->max_tokens, s->n_experts_used * sizeof(float));
     f->exp_top = llm_fwd_alloc(f->max_tokens, s->n_experts_used * sizeof(uint32_t));
-    if (f->router == NULL || f->exp_x == NULL || f->exp_y == NULL || f->exp_rows == NULL || f->exp_w == NULL
-        || f->exp_top == NULL)
-    {
+    if (f->router == NULL || f->exp_x == NULL || f->exp_y == NULL || f->exp_rows == NULL
+        || f->exp_w == NULL || f->exp_top == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "scratch for %u experts: out of memory", s->n_experts);
     }
     return LLM_OK;
@@ -42,7 +42,10 @@ llm_fwd_moe_free(llm_fwd_t *f)
     free(f->exp_top);
 }
 
-/* Probabilities of one row's experts, then its best ones (lowest number first on a tie) with weights that sum to 1. */
+/*
+ * Probabilities of one row's experts, then its best ones (lowest number first on a tie) with
+ * weights that sum to 1.
+ */
 static void
 choose(llm_fwd_t *f, void *ctx, uint32_t row)
 {
@@ -91,7 +94,8 @@ llm_fwd_moe(llm_fwd_t *f, const llm_layer_t *l)
         for (uint32_t r = 0; r < f->n; r++) {
             for (uint32_t i = 0; i < s->n_experts_used; i++) {
                 if (f->exp_top[r * s->n_experts_used + i] == e) {
-                    memcpy(f->exp_x + (size_t) n * s->d, f->h + (size_t) r * s->d, s->d * sizeof(float));
+                    memcpy(f->exp_x + (size_t) n * s->d, f->h + (size_t) r * s->d,
+                           s->d * sizeof(float));
                     f->exp_rows[n++] = r * s->n_experts_used + i;
                 }
             }

@@ -1,8 +1,8 @@
 /*
  * sample.c - penalties, filters and choice (sample.h).
  *
- * The processed logits are a copy in scratch; an id that a filter removed holds -INFINITY. Filters look at candidates only where
- * that gives the same answer as looking at all ids (each says why).
+ * The processed logits are a copy in scratch; an id that a filter removed holds -INFINITY. Filters
+ * look at candidates only where that gives the same answer as looking at all ids (each says why).
  */
 #include "sample.h"
 
@@ -34,7 +34,8 @@ llm_sampler_new(llm_sampler_t **out, uint32_t n_vocab, llm_err_t *err)
     }
     if (s == NULL || s->l == NULL || s->count == NULL || s->c == NULL) {
         llm_sampler_free(s);
-        return llm_fail(err, LLM_E_NOMEM, "scratch of the sampler for %u ids: out of memory", n_vocab);
+        return llm_fail(err, LLM_E_NOMEM, "scratch of the sampler for %u ids: out of memory",
+                        n_vocab);
     }
     *out = s;
     return LLM_OK;
@@ -177,8 +178,9 @@ by_key(const void *a, const void *b)
 }
 
 /*
- * Nucleus: an id stays iff the probabilities before it, in descending order, sum to less than p; the first always stays. All ids
- * below (1 - p) / n together have less than 1 - p and so are never needed: only the others are sorted.
+ * Nucleus: an id stays iff the probabilities before it, in descending order, sum to less than p;
+ * the first always stays. All ids below (1 - p) / n together have less than 1 - p and so are never
+ * needed: only the others are sorted.
  */
 static void
 top_p(llm_sampler_t *s, float p)
@@ -204,7 +206,10 @@ top_p(llm_sampler_t *s, float p)
     }
 }
 
-/* Locally typical sampling (Meister et al. 2022): ids whose surprise is nearest to the entropy, up to the mass p. */
+/*
+ * Locally typical sampling (Meister et al. 2022): ids whose surprise is nearest to the entropy, up
+ * to the mass p.
+ */
 static void
 typical_p(llm_sampler_t *s, float p)
 {
@@ -270,8 +275,9 @@ uniform(uint64_t key, uint32_t id)
 }
 
 /*
- * Exponential race: argmax of p / Exp(1), which is argmax of l - log(-log(u)). u >= 2^-24 keeps the second term below
- * MAX_NOISE, so an id that is further than that below the best score so far cannot win and needs no random number.
+ * Exponential race: argmax of p / Exp(1), which is argmax of l - log(-log(u)). u >= 2^-24 keeps the
+ * second term below MAX_NOISE, so an id that is further than that below the best score so far
+ * cannot win and needs no random number.
  */
 #define MAX_NOISE 17.4f         /* -log(-log(1 - 2^-24)) = 16.64 */
 
@@ -294,13 +300,17 @@ race(const llm_sampler_t *s, uint64_t seed, uint32_t position)
     return (int32_t) best;
 }
 
-/* The n largest of l and everything equal to the n-th, as far as cap goes; log-probabilities, best first, lowest id on a tie. */
+/*
+ * The n largest of l and everything equal to the n-th, as far as cap goes; log-probabilities, best
+ * first, lowest id on a tie.
+ */
 static uint32_t
 best_n(const float *l, uint32_t n_ids, float log_z, uint32_t n, uint32_t cap, llm_top_t *top)
 {
     uint32_t m = 0;
     for (uint32_t i = 0; i < n_ids; i++) {
-        if (l[i] == -INFINITY || (m == cap && l[i] <= top[m - 1].logprob) || (m >= n && l[i] < top[n - 1].logprob)) {
+        if (l[i] == -INFINITY || (m == cap && l[i] <= top[m - 1].logprob)
+            || (m >= n && l[i] < top[n - 1].logprob)) {
             continue;
         }
         uint32_t at = m < cap ? m++ : m - 1;
@@ -338,7 +348,8 @@ llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm
         out->id = (int32_t) s->k->argmax(logits, n_valid);
         out->raw_logprob = out->logprob = logits[out->id] - raw_max - raw_sum;
         if (in->n_top > 0) {
-            out->n_top = best_n(logits, n_valid, raw_max + raw_sum, in->n_top, in->top_cap, out->top);
+            out->n_top = best_n(logits, n_valid, raw_max + raw_sum, in->n_top, in->top_cap,
+                                out->top);
         }
         return;
     }
@@ -350,7 +361,10 @@ llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm
             s->l[i] = -INFINITY;
         }
         if (c->temperature != 1) {
-            /* a true division: with a tiny temperature 1/t would overflow; shifted by the maximum, so that the largest stays finite */
+            /*
+             * a true division: with a tiny temperature 1/t would overflow; shifted by the maximum,
+             * so that the largest stays finite
+             */
             float max = s->l[s->k->argmax(s->l, s->n)];
             for (uint32_t i = 0; i < s->n; i++) {
                 s->l[i] = (s->l[i] - max) / c->temperature;
@@ -383,13 +397,16 @@ llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm
     out->logprob = s->l[out->id] - max - sum;
     out->raw_logprob = logits[out->id] - raw_max - raw_sum;
     if (in->n_top > 0) {
-        out->n_top = in->top_raw ? best_n(logits, n_valid, raw_max + raw_sum, in->n_top, in->top_cap, out->top)
-                                 : best_n(s->l, n_valid, max + sum, in->n_top, in->top_cap, out->top);
+        out->n_top = in->top_raw
+                         ? best_n(logits, n_valid, raw_max + raw_sum, in->n_top, in->top_cap,
+                                  out->top)
+                         : best_n(s->l, n_valid, max + sum, in->n_top, in->top_cap, out->top);
     }
 }
 
 void
-llm_score(llm_sampler_t *s, const float *logits, int32_t id, uint32_t n_top, uint32_t top_cap, llm_sample_out_t *out)
+llm_score(llm_sampler_t *s, const float *logits, int32_t id, uint32_t n_top, uint32_t top_cap,
+          llm_sample_out_t *out)
 {
     float sum, max = s->k->log_sum_exp(logits, s->n, &sum);
     out->id = id;

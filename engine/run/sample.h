@@ -1,9 +1,10 @@
 /*
  * sample.h - from logits to the next token.
  *
- * A pure function of the logits, the tokens so far and the settings: random numbers come from a counter-based generator keyed by
- * (seed, position, token id), so the same request gives the same tokens whatever runs beside it, and also when a
- * step is repeated. Order of stages and formulas: spec http-api.md section 6.1.
+ * A pure function of the logits, the tokens so far and the settings: random numbers come from a
+ * counter-based generator keyed by (seed, position, token id), so the same request gives the same
+ * tokens whatever runs beside it, and also when a step is repeated. Order of stages and formulas:
+ * spec http-api.md section 6.1.
  */
 #ifndef LLM_SAMPLE_H
 #define LLM_SAMPLE_H
@@ -16,11 +17,13 @@ typedef struct {
     const int32_t *tokens;          /* [n_tokens] prompt and output so far */
     uint32_t       n_tokens, n_prompt;
     /*
-     * Ids that the tokenizer has. Rows of the head beyond are padding: never chosen, but part of the sum of probabilities as in the
-     * reference implementations, unless sampling filters them out first.
+     * Ids that the tokenizer has. Rows of the head beyond are padding: never chosen, but part of
+     * the sum of probabilities as in the reference implementations, unless sampling filters them
+     * out first.
      */
     uint32_t       n_valid;
-    const int32_t *banned;          /* ids that end a generation while min_tokens is not reached; NULL: none */
+    /* ids that end a generation while min_tokens is not reached; NULL: none */
+    const int32_t *banned;
     uint32_t       n_banned;
     uint32_t       n_top;           /* alternatives wanted */
     bool           top_raw;
@@ -41,9 +44,11 @@ llm_code_t llm_sampler_new(llm_sampler_t **out, uint32_t n_vocab, llm_err_t *err
 void llm_sampler_free(llm_sampler_t *s);
 
 /* logits [n_vocab] are read only. No allocation. */
-void llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm_sample_out_t *out);
+void llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in,
+                llm_sample_out_t *out);
 
 /* Raw log-softmax of one id, and the best alternatives: for prompt tokens. */
-void llm_score(llm_sampler_t *s, const float *logits, int32_t id, uint32_t n_top, uint32_t top_cap, llm_sample_out_t *out);
+void llm_score(llm_sampler_t *s, const float *logits, int32_t id, uint32_t n_top, uint32_t top_cap,
+               llm_sample_out_t *out);
 
 #endif

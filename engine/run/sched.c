@@ -1,13 +1,15 @@
 /*
  * sched.c - the step of the leader (sched.h).
  *
- * Fairness: every running sequence that only waits for its next token gets it in every step. Prompts share what is left of the
- * step's time in order of arrival. A prompt's piece is sized by the measured speed of the machine, so that the streams beside it
- * keep their pace and a cancelled prompt is dropped soon.
+ * Fairness: every running sequence that only waits for its next token gets it in every step.
+ * Prompts share what is left of the step's time in order of arrival. A prompt's piece is sized by
+ * the measured speed of the machine, so that the streams beside it keep their pace and a cancelled
+ * prompt is dropped soon.
  *
- * Memory: pages are taken as sequences grow, nothing is reserved. When none is left the youngest sequence gives its pages
- * back and is computed again later; with the same arithmetic it goes on with the same tokens. The oldest is never
- * paused, and one sequence of full length always fits, so there is always progress.
+ * Memory: pages are taken as sequences grow, nothing is reserved. When none is left the youngest
+ * sequence gives its pages back and is computed again later; with the same arithmetic it goes on
+ * with the same tokens. The oldest is never paused, and one sequence of full length always fits, so
+ * there is always progress.
  */
 #include "sched.h"
 #include "forward.h"
@@ -35,9 +37,10 @@ typedef struct {
 } seq_t;
 
 /*
- * Encoder-decoder models: the prompt is the encoder's input and takes the first pages of the table (keys and values of the
- * encoder's output for the decoder). The decoder's own sequence begins with one more token, decoder_start, so
- * the sequence has n_tokens + 1 tokens to compute, of which the first n_prompt are computed at once by the encoder.
+ * Encoder-decoder models: the prompt is the encoder's input and takes the first pages of the table
+ * (keys and values of the encoder's output for the decoder). The decoder's own sequence begins with
+ * one more token, decoder_start, so the sequence has n_tokens + 1 tokens to compute, of which the
+ * first n_prompt are computed at once by the encoder.
  */
 
 struct llm_sched {
@@ -79,13 +82,15 @@ count(_Atomic uint64_t *c, uint64_t n)
 static void
 wake_owner(llm_sched_t *s, llm_slot_t *slot)
 {
-    s->host.wake(s->host.ctx, llm_slot_worker(atomic_load_explicit(&slot->state, memory_order_relaxed)));
+    s->host.wake(s->host.ctx,
+                 llm_slot_worker(atomic_load_explicit(&slot->state, memory_order_relaxed)));
 }
 
 static bool
 owner_alive(llm_sched_t *s, uint64_t state)
 {
-    return s->host.owner_alive(s->host.ctx, llm_slot_worker(state), llm_slot_worker_generation(state));
+    return s->host.owner_alive(s->host.ctx, llm_slot_worker(state),
+                               llm_slot_worker_generation(state));
 }
 
 static void
@@ -132,14 +137,18 @@ cross_pages(const llm_sched_t *s, const seq_t *q)
 static uint32_t
 seq_capacity(const llm_sched_t *s, const seq_t *q)
 {
-    uint32_t n = atomic_load_explicit(&q->slot->n_pages, memory_order_acquire), nx = cross_pages(s, q);
+    uint32_t n = atomic_load_explicit(&q->slot->n_pages, memory_order_acquire),
+             nx = cross_pages(s, q);
     if (nx == 0) {
         return n * LLM_KV_PAGE;
     }
     return n < nx ? 0 : q->slot->n_prompt + (n - nx) * LLM_KV_PAGE;
 }
 
-/* Whether the record as published is complete; also true after a takeover between the last token and DONE. */
+/*
+ * Whether the record as published is complete; also true after a takeover between the last token
+ * and DONE.
+ */
 static llm_finish_t
 seq_ended(const llm_sched_t *s, const seq_t *q)
 {
@@ -196,8 +205,11 @@ seq_adopt(llm_sched_t *s, llm_slot_t *slot)
     seq_t *q = &s->seqs[s->n_seqs++];
     uint64_t p = atomic_load_explicit(&slot->progress, memory_order_acquire);
 
-    *q = (seq_t) { .slot = slot, .chain = llm_kv_seed(s->kv, seq_salt(s, slot)), .n_tokens = (uint32_t) p,
-                   .n_past = (uint32_t) (p >> 32), .no_share = slot->prompt_logprobs };
+    *q = (seq_t) { .slot = slot,
+                  .chain = llm_kv_seed(s->kv, seq_salt(s, slot)),
+                  .n_tokens = (uint32_t) p,
+                  .n_past = (uint32_t) (p >> 32),
+                  .no_share = slot->prompt_logprobs };
     if (q->n_past > seq_capacity(s, q)) {
         q->n_past = seq_capacity(s, q);     /* killed while it gave pages back */
     }
@@ -214,7 +226,8 @@ seq_pause(llm_sched_t *s, uint32_t i)
     llm_slot_t *slot = s->seqs[i].slot;
 
     count(&s->stats->n_preemptions, 1);
-    atomic_store_explicit(&slot->progress, llm_progress(s->seqs[i].n_tokens, 0), memory_order_release);
+    atomic_store_explicit(&slot->progress, llm_progress(s->seqs[i].n_tokens, 0),
+                          memory_order_release);
     llm_kv_release(s->kv, slot);
     if (!llm_slot_move(slot, LLM_SLOT_RUNNING, LLM_SLOT_QUEUED)) {
         llm_slot_free(slot);
@@ -260,8 +273,8 @@ sweep(llm_sched_t *s, uint32_t *n_waiting)
 }
 
 /*
- * Room for all tokens of the slot and one more page for every running sequence: less, and it would be paused again before it
- * had got anywhere.
+ * Room for all tokens of the slot and one more page for every running sequence: less, and it would
+ * be paused again before it had got anywhere.
  */
 static bool
 has_room(const llm_sched_t *s, llm_slot_t *slot)
@@ -277,7 +290,8 @@ admit(llm_sched_t *s)
     uint32_t n_waiting;
     llm_slot_t *slot;
 
-    while ((slot = sweep(s, &n_waiting)) != NULL && s->n_seqs < s->n_parallel && has_room(s, slot)) {
+    while ((slot = sweep(s, &n_waiting)) != NULL && s->n_seqs < s->n_parallel
+           && has_room(s, slot)) {
         if (llm_slot_move(slot, LLM_SLOT_QUEUED, LLM_SLOT_RUNNING)) {
             seq_start(s, slot);
         }
@@ -288,13 +302,17 @@ admit(llm_sched_t *s)
 
 /* --------------------------------------------------------------- composition */
 
-/* Pages for n more tokens of sequence i, pausing younger ones if need be. Returns how many tokens have room. */
+/*
+ * Pages for n more tokens of sequence i, pausing younger ones if need be. Returns how many tokens
+ * have room.
+ */
 static uint32_t
 make_room(llm_sched_t *s, uint32_t i, uint32_t n)
 {
     seq_t *q = &s->seqs[i];
     for (;;) {
-        uint32_t capacity = seq_capacity(s, q), room = capacity > q->n_past ? capacity - q->n_past : 0;
+        uint32_t capacity = seq_capacity(s, q),
+                 room = capacity > q->n_past ? capacity - q->n_past : 0;
         if (room >= n) {
             return n;
         }
@@ -333,8 +351,8 @@ batch_add(llm_sched_t *s, uint32_t i, uint32_t n)
 }
 
 /*
- * The tokens of the step. Sequences are visited oldest first, so that whoever must be paused is younger than who needs the
- * room, and none that is already in the step is ever paused.
+ * The tokens of the step. Sequences are visited oldest first, so that whoever must be paused is
+ * younger than who needs the room, and none that is already in the step is ever paused.
  */
 static uint32_t
 compose(llm_sched_t *s)
@@ -359,12 +377,15 @@ compose(llm_sched_t *s)
     for (uint32_t i = 0; i < s->n_seqs; i++) {
         seq_t *q = &s->seqs[i];
         if (is_encdec(s) && q->n_past < q->slot->n_prompt) {
-            q->encode = make_room(s, i, q->slot->n_prompt - q->n_past) == q->slot->n_prompt - q->n_past;
+            q->encode = make_room(s, i, q->slot->n_prompt - q->n_past)
+                        == q->slot->n_prompt - q->n_past;
             q->n_step = q->encode ? q->slot->n_prompt - q->n_past : 0;
             total += q->n_step;
             continue;
         }
-        uint32_t pending = seq_target(s, q) - q->n_past, n = pending == 1 ? 1 : pending < budget ? pending : budget;
+        uint32_t pending = seq_target(s, q) - q->n_past, n = pending == 1       ? 1
+                                                             : pending < budget ? pending
+                                                                                : budget;
         if (n > 0) {
             n = make_room(s, i, n);
         }
@@ -385,7 +406,10 @@ typedef struct {
     uint32_t     row0, n;
 } sample_ctx_t;
 
-/* BART: the model's settings may force the first token and the last possible one; free runs (ignore_eos) are not forced. */
+/*
+ * BART: the model's settings may force the first token and the last possible one; free runs
+ * (ignore_eos) are not forced.
+ */
 static int32_t
 forced(const llm_sched_t *s, const llm_slot_t *slot, uint32_t pos, int32_t id)
 {
@@ -399,7 +423,10 @@ forced(const llm_sched_t *s, const llm_slot_t *slot, uint32_t pos, int32_t id)
     return s->m->forced_eos_id >= 0 && i_new + 1 == slot->max_new ? s->m->forced_eos_id : id;
 }
 
-/* Row r of the step: the log-probability of a prompt token, or a new token. Writes into the record; nothing is visible yet. */
+/*
+ * Row r of the step: the log-probability of a prompt token, or a new token. Writes into the record;
+ * nothing is visible yet.
+ */
 static void
 sample_row(void *ctx, uint32_t i_chunk, uint32_t i_thread)
 {
@@ -421,13 +448,22 @@ sample_row(void *ctx, uint32_t i_chunk, uint32_t i_thread)
     if (pos < slot->n_prompt) {
         llm_score(s->samplers[i_thread], logits, tokens[pos], slot->n_top, s->sh->top_stride, &out);
     } else if (pos < q->n_tokens || slot->max_new == 0) {
-        return;     /* recomputed after a pause: the token is there; or nothing is to be generated */
+        /* recomputed after a pause: the token is there; or nothing is to be generated */
+        return;
     } else {
         bool early = pos - slot->n_prompt < slot->sampling.min_tokens;
         llm_sample_in_t in = {
-            .conf = &slot->sampling, .bias = slot->bias, .tokens = tokens, .n_tokens = q->n_tokens,
-            .n_prompt = slot->n_prompt, .n_valid = llm_tok_n_vocab(s->m->tok), .banned = early ? s->eos : NULL,
-            .n_banned = early ? s->n_eos : 0, .n_top = slot->n_top, .top_raw = slot->top_raw, .top_cap = s->sh->top_stride,
+            .conf = &slot->sampling,
+            .bias = slot->bias,
+            .tokens = tokens,
+            .n_tokens = q->n_tokens,
+            .n_prompt = slot->n_prompt,
+            .n_valid = llm_tok_n_vocab(s->m->tok),
+            .banned = early ? s->eos : NULL,
+            .n_banned = early ? s->n_eos : 0,
+            .n_top = slot->n_top,
+            .top_raw = slot->top_raw,
+            .top_cap = s->sh->top_stride,
         };
         llm_sample(s->samplers[i_thread], logits, &in, &out);
         tokens[pos] = out.id = forced(s, slot, pos, out.id);
@@ -446,7 +482,10 @@ sample_all(llm_sched_t *s)
         n_rows += s->seqs[s->who[b]].n_rows;
     }
     for (uint32_t row = 0; row < n_rows; row += LLM_FWD_LOGIT_ROWS) {
-        sample_ctx_t c = { .s = s, .row0 = row, .n = n_rows - row < LLM_FWD_LOGIT_ROWS ? n_rows - row : LLM_FWD_LOGIT_ROWS };
+        sample_ctx_t c = { .s = s,
+                           .row0 = row,
+                           .n = n_rows - row < LLM_FWD_LOGIT_ROWS ? n_rows - row
+                                                                  : LLM_FWD_LOGIT_ROWS };
         c.logits = llm_fwd_logits(s->fwd, row, c.n);
         if (c.n == 1) {
             sample_row(&c, 0, 0);
@@ -479,10 +518,12 @@ encode_all(llm_sched_t *s)
     for (uint32_t i = 0; i < s->n_seqs; i++) {
         seq_t *q = &s->seqs[i];
         if (q->encode) {
-            llm_fwd_encode(s->fwd, llm_slot_tokens(q->slot), q->slot->n_prompt, llm_slot_table(s->sh, q->slot));
+            llm_fwd_encode(s->fwd, llm_slot_tokens(q->slot), q->slot->n_prompt,
+                           llm_slot_table(s->sh, q->slot));
             q->n_past = q->slot->n_prompt;
             total += q->n_past;
-            atomic_store_explicit(&q->slot->progress, llm_progress(q->n_tokens, q->n_past), memory_order_release);
+            atomic_store_explicit(&q->slot->progress, llm_progress(q->n_tokens, q->n_past),
+                                  memory_order_release);
         }
     }
     return total;
@@ -509,7 +550,8 @@ publish(llm_sched_t *s, uint64_t now)
             }
             atomic_store_explicit(&slot->last_ns, now, memory_order_relaxed);
         }
-        atomic_store_explicit(&slot->progress, llm_progress(q->n_tokens, q->n_past), memory_order_release);
+        atomic_store_explicit(&slot->progress, llm_progress(q->n_tokens, q->n_past),
+                              memory_order_release);
         if (!is_encdec(s)) {
             publish_pages(s, q);
         }
@@ -610,7 +652,8 @@ adopt_all(llm_sched_t *s)
         for (uint32_t i = 0; i < s->sh->n_slots; i++) {
             llm_slot_t *slot = llm_slot(s->sh, i);
             uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
-            if ((state & LLM_SLOT_PHASE) == LLM_SLOT_RUNNING && slot->ticket > after && (next == NULL || slot->ticket < next->ticket)) {
+            if ((state & LLM_SLOT_PHASE) == LLM_SLOT_RUNNING && slot->ticket > after
+                && (next == NULL || slot->ticket < next->ticket)) {
                 next = slot;
             }
         }
@@ -623,8 +666,9 @@ adopt_all(llm_sched_t *s)
 }
 
 llm_code_t
-llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_shared_t *shared, llm_kv_type_t kv_type,
-              uint32_t n_parallel, const llm_sched_host_t *host, llm_sched_stats_t *stats, llm_err_t *err)
+llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_shared_t *shared,
+              llm_kv_type_t kv_type, uint32_t n_parallel, const llm_sched_host_t *host,
+              llm_sched_stats_t *stats, llm_err_t *err)
 {
     *out = NULL;
     llm_sched_t *s = calloc(1, sizeof(*s));

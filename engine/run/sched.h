@@ -1,9 +1,10 @@
 /*
  * sched.h - continuous batching: which tokens of which sequences make the next step.
  *
- * The scheduler belongs to the leader and derives everything from the slot records (slot.h), so a new leader makes its own. One
- * step: take in cancelled and new jobs, choose tokens (first one for every running sequence, then pieces of prompts in order
- * of arrival under a time budget), run the model, sample, publish.
+ * The scheduler belongs to the leader and derives everything from the slot records (slot.h), so a
+ * new leader makes its own. One step: take in cancelled and new jobs, choose tokens (first one for
+ * every running sequence, then pieces of prompts in order of arrival under a time budget), run the
+ * model, sample, publish.
  */
 #ifndef LLM_SCHED_H
 #define LLM_SCHED_H
@@ -34,8 +35,9 @@ typedef struct {
  * n_parallel: most sequences in one step. Errors: NOMEM.
  * Thread: the leader, as all below.
  */
-llm_code_t llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_shared_t *shared, llm_kv_type_t kv_type,
-                         uint32_t n_parallel, const llm_sched_host_t *host, llm_sched_stats_t *stats, llm_err_t *err);
+llm_code_t llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool,
+                         llm_shared_t *shared, llm_kv_type_t kv_type, uint32_t n_parallel,
+                         const llm_sched_host_t *host, llm_sched_stats_t *stats, llm_err_t *err);
 void llm_sched_free(llm_sched_t *s);
 
 /* One step. False: there was nothing to do. No allocation. */

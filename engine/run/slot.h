@@ -1,22 +1,25 @@
 /*
  * slot.h - the records of the shared arena that outlive a leader.
  *
- * Everything a generation needs is here: the tokens, the sampler's settings, the page table, and how far it has come.
- * The leader keeps only what can be derived from these records (run/kv.c, run/sched.c), so a leader may be killed between
- * any two instructions: the next one reads the records and redoes the step that was not finished. Redoing writes the same values to
- * the same places, because a step is a pure function of the record.
+ * Everything a generation needs is here: the tokens, the sampler's settings, the page table, and
+ * how far it has come. The leader keeps only what can be derived from these records (run/kv.c,
+ * run/sched.c), so a leader may be killed between any two instructions: the next one reads the
+ * records and redoes the step that was not finished. Redoing writes the same values to the same
+ * places, because a step is a pure function of the record.
  *
- * Phases of a slot. The state is one word: phase, a cancel bit set by the worker that gives the job up, and the owner, so that
- * claiming a slot and signing it are one instruction (FREE is 0, without an owner):
+ * Phases of a slot. The state is one word: phase, a cancel bit set by the worker that gives the job
+ * up, and the owner, so that claiming a slot and signing it are one instruction (FREE is 0, without
+ * an owner):
  *
  *     FREE -> CLAIMED   worker, compare-and-swap
  *     CLAIMED -> QUEUED worker, release store: publishes the job
  *     QUEUED -> RUNNING leader
  *     RUNNING -> QUEUED leader, under memory pressure: the pages are gone, the tokens stay
- *     RUNNING -> DONE   leader, compare-and-swap; fails when CANCEL was set, then the leader frees the slot
- *     DONE -> FREE      worker; or the leader, when the worker is dead
+ *     RUNNING -> DONE   leader, compare-and-swap; fails when CANCEL was set, then the leader frees
+ * the slot DONE -> FREE      worker; or the leader, when the worker is dead
  *
- * One store makes a step visible: `progress`. What it covers (tokens, log-probabilities, keys and values) is written before.
+ * One store makes a step visible: `progress`. What it covers (tokens, log-probabilities, keys and
+ * values) is written before.
  */
 #ifndef LLM_SLOT_H
 #define LLM_SLOT_H
@@ -26,7 +29,14 @@
 
 #include <stdatomic.h>
 
-enum { LLM_SLOT_FREE, LLM_SLOT_CLAIMED, LLM_SLOT_QUEUED, LLM_SLOT_RUNNING, LLM_SLOT_DONE, LLM_SLOT_PHASE = 0xff };
+enum {
+    LLM_SLOT_FREE,
+    LLM_SLOT_CLAIMED,
+    LLM_SLOT_QUEUED,
+    LLM_SLOT_RUNNING,
+    LLM_SLOT_DONE,
+    LLM_SLOT_PHASE = 0xff
+};
 #define LLM_SLOT_CANCEL 0x100u
 
 static inline uint64_t
@@ -51,14 +61,20 @@ llm_slot_worker_generation(uint64_t state)
 #define LLM_TOP_EXTRA 4
 
 typedef struct {
-    _Atomic uint64_t state;             /* phase, LLM_SLOT_CANCEL, owner: worker record and which life of it */
-    _Atomic uint32_t generation;        /* counts the jobs of this slot; a handle with an older number is dead */
+    /* phase, LLM_SLOT_CANCEL, owner: worker record and which life of it */
+    _Atomic uint64_t state;
+    /* counts the jobs of this slot; a handle with an older number is dead */
+    _Atomic uint32_t generation;
     _Atomic uint32_t n_cached;          /* prompt tokens found in the prefix cache */
     uint64_t         ticket;            /* order of arrival, from 1 */
 
-    /* n_tokens in the low half, n_past (tokens whose keys and values are in the pages) in the high half */
+    /*
+     * n_tokens in the low half, n_past (tokens whose keys and values are in the pages) in the high
+     * half
+     */
     _Atomic uint64_t progress;
-    _Atomic uint32_t n_pages;           /* valid entries of the page table; each was written before this count */
+    /* valid entries of the page table; each was written before this count */
+    _Atomic uint32_t n_pages;
     _Atomic uint32_t finish;            /* llm_finish_t; written before DONE */
     _Atomic uint64_t queued_ns, started_ns, first_ns, last_ns;
 
@@ -80,9 +96,9 @@ llm_slot_move(llm_slot_t *slot, uint32_t from, uint32_t to)
 {
     uint64_t s = atomic_load_explicit(&slot->state, memory_order_acquire);
     while ((s & LLM_SLOT_PHASE) == from && (s & LLM_SLOT_CANCEL) == 0) {
-        if (atomic_compare_exchange_weak_explicit(&slot->state, &s, (s & ~(uint64_t) LLM_SLOT_PHASE) | to,
-                                                  memory_order_acq_rel, memory_order_acquire))
-        {
+        if (atomic_compare_exchange_weak_explicit(&slot->state, &s,
+                                                  (s & ~(uint64_t) LLM_SLOT_PHASE) | to,
+                                                  memory_order_acq_rel, memory_order_acquire)) {
             return true;
         }
     }
@@ -102,7 +118,8 @@ typedef struct {
     _Atomic uint64_t hash;              /* of (parent, tokens); written last */
     uint64_t         parent;            /* hash of the page before, or the seed of the sequence */
     int32_t          tokens[LLM_KV_PAGE];
-    _Atomic uint64_t used;              /* clock of the last use: order of eviction after a takeover */
+    /* clock of the last use: order of eviction after a takeover */
+    _Atomic uint64_t used;
 } llm_page_t;
 
 /* The shared state as the scheduler sees it; pointers into the arena, valid in every process. */
@@ -113,10 +130,14 @@ typedef struct {
     llm_page_t *pages;
     uint8_t    *kv;                     /* n_pages pages */
     size_t      page_bytes;
-    uint64_t    hash_key[2];            /* random: nobody can construct a collision of prefix hashes */
+    /* random: nobody can construct a collision of prefix hashes */
+    uint64_t    hash_key[2];
 } llm_shared_t;
 
-/* Arrays behind a slot record, each n_ctx long (table: n_table). tokens[i], logprob[i], raw[i] belong to position i. */
+/*
+ * Arrays behind a slot record, each n_ctx long (table: n_table). tokens[i], logprob[i], raw[i]
+ * belong to position i.
+ */
 static inline llm_slot_t *
 llm_slot(const llm_shared_t *s, uint32_t i)
 {
@@ -164,8 +185,10 @@ llm_slot_top(const llm_shared_t *s, llm_slot_t *sl, uint32_t pos)
 static inline size_t
 llm_slot_bytes(uint32_t n_ctx, uint32_t n_table, uint32_t top_stride)
 {
-    size_t n = LLM_SLOT_HEAD + (size_t) n_ctx * (sizeof(int32_t) + 2 * sizeof(float) + sizeof(uint32_t))
-               + (size_t) n_table * sizeof(uint32_t) + (size_t) n_ctx * top_stride * sizeof(llm_top_t);
+    size_t n = LLM_SLOT_HEAD
+               + (size_t) n_ctx * (sizeof(int32_t) + 2 * sizeof(float) + sizeof(uint32_t))
+               + (size_t) n_table * sizeof(uint32_t)
+               + (size_t) n_ctx * top_stride * sizeof(llm_top_t);
     return (n + 63) & ~(size_t) 63;
 }
 

@@ -46,7 +46,10 @@ llm_futex_wake(_Atomic uint32_t *word, int n)
 void
 llm_arena_ring(llm_arena_t *a)
 {
-    /* seq_cst on both words pairs with the leader's store to sleeping and load of doorbell: one of the two sees the other */
+    /*
+     * seq_cst on both words pairs with the leader's store to sleeping and load of doorbell: one of
+     * the two sees the other
+     */
     atomic_fetch_add(&a->doorbell, 1);
     if (atomic_load(&a->sleeping)) {
         llm_futex_wake(&a->doorbell, 1);
@@ -64,7 +67,10 @@ in_range(const char *what, uint32_t v, uint32_t lo, uint32_t hi, llm_err_t *err)
     return LLM_OK;
 }
 
-/* Most pages of one sequence. Behind an encoder there are two parts and one more token (run/sched.c). */
+/*
+ * Most pages of one sequence. Behind an encoder there are two parts and one more token
+ * (run/sched.c).
+ */
 static uint32_t
 table_pages(const llm_model_t *m, uint32_t n_ctx)
 {
@@ -106,7 +112,8 @@ resolve(llm_engine_conf_t *c, const llm_model_t *m, llm_err_t *err)
         c->n_parallel = c->n_slots;
     }
     if (m->dec.pos == LLM_POS_LEARNED && c->n_ctx > m->dec.n_pos - m->dec.pos_offset) {
-        return llm_fail(err, LLM_E_ARG, "context %u: the model has learned positions for %u tokens only", c->n_ctx,
+        return llm_fail(err, LLM_E_ARG,
+                        "context %u: the model has learned positions for %u tokens only", c->n_ctx,
                         m->dec.n_pos - m->dec.pos_offset);
     }
     if (c->kv_type != LLM_KV_F32 && c->kv_type != LLM_KV_F16) {
@@ -114,7 +121,8 @@ resolve(llm_engine_conf_t *c, const llm_model_t *m, llm_err_t *err)
     }
 
     if (m->enc.n_layers > 0 && c->n_ctx > MAX_CTX_ENCODER) {
-        return llm_fail(err, LLM_E_ARG, "context %u: encoder-decoder models run with at most %u", c->n_ctx, MAX_CTX_ENCODER);
+        return llm_fail(err, LLM_E_ARG, "context %u: encoder-decoder models run with at most %u",
+                        c->n_ctx, MAX_CTX_ENCODER);
     }
 
     uint64_t page = llm_fwd_page_bytes(m, c->kv_type);
@@ -123,8 +131,10 @@ resolve(llm_engine_conf_t *c, const llm_model_t *m, llm_err_t *err)
         c->kv_bytes = 4 * one;
     }
     if (c->kv_bytes < one) {
-        return llm_fail(err, LLM_E_ARG, "a KV cache of %zu bytes cannot hold one sequence of %u tokens: %llu bytes are needed",
-                        c->kv_bytes, c->n_ctx, (unsigned long long) one);
+        return llm_fail(
+            err, LLM_E_ARG,
+            "a KV cache of %zu bytes cannot hold one sequence of %u tokens: %llu bytes are needed",
+            c->kv_bytes, c->n_ctx, (unsigned long long) one);
     }
     if (c->kv_bytes / page > UINT32_MAX - 1) {
         return llm_fail(err, LLM_E_ARG, "a KV cache of %zu bytes is too large", c->kv_bytes);
@@ -183,7 +193,8 @@ workers_init(llm_arena_t *a, llm_err_t *err)
 }
 
 llm_code_t
-llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t *conf, llm_err_t *err)
+llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t *conf,
+               llm_err_t *err)
 {
     llm_arena_t plan = { .conf = *conf };
     llm_code_t rc = resolve(&plan.conf, m, err);
@@ -201,10 +212,15 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
     if (e == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "engine: out of memory");
     }
-    /* pages are touched as they are used: alternatives of tokens, for instance, cost nothing until somebody asks for them */
-    llm_arena_t *a = mmap(NULL, plan.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /*
+     * pages are touched as they are used: alternatives of tokens, for instance, cost nothing until
+     * somebody asks for them
+     */
+    llm_arena_t *a = mmap(NULL, plan.bytes, PROT_READ | PROT_WRITE,
+                          MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (a == MAP_FAILED) {
-        rc = llm_fail(err, LLM_E_NOMEM, "shared arena of %zu bytes: %s", plan.bytes, strerror(errno));
+        rc = llm_fail(err, LLM_E_NOMEM, "shared arena of %zu bytes: %s", plan.bytes,
+                      strerror(errno));
         free(e);
         return rc;
     }
@@ -212,9 +228,16 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
     e->arena = a;
     e->model = m;
     e->sh = (llm_shared_t) {
-        .n_slots = a->conf.n_slots, .n_pages = a->n_pages, .n_ctx = a->conf.n_ctx, .top_stride = a->top_stride,
-        .n_table = a->n_table, .slots = (uint8_t *) a + a->slots_off, .slot_bytes = a->slot_bytes,
-        .pages = (llm_page_t *) ((uint8_t *) a + a->pages_off), .kv = (uint8_t *) a + a->kv_off, .page_bytes = a->page_bytes,
+        .n_slots = a->conf.n_slots,
+        .n_pages = a->n_pages,
+        .n_ctx = a->conf.n_ctx,
+        .top_stride = a->top_stride,
+        .n_table = a->n_table,
+        .slots = (uint8_t *) a + a->slots_off,
+        .slot_bytes = a->slot_bytes,
+        .pages = (llm_page_t *) ((uint8_t *) a + a->pages_off),
+        .kv = (uint8_t *) a + a->kv_off,
+        .page_bytes = a->page_bytes,
         .hash_key = { a->hash_key[0], a->hash_key[1] },
     };
     rc = workers_init(a, err);
@@ -280,11 +303,22 @@ llm_engine_stats(const llm_engine_t *e, llm_stats_t *out)
     const llm_sched_stats_t *s = &a->stats;
 
     *out = (llm_stats_t) {
-        .n_waiting = s->n_waiting, .n_running = s->n_running, .n_slots = a->conf.n_slots, .pages_total = a->n_pages,
-        .pages_free = s->pages_free, .pages_cached = s->pages_cached, .page_tokens = LLM_KV_PAGE, .n_steps = s->n_steps,
-        .n_prefill_tokens = s->n_prefill_tokens, .n_cached_tokens = s->n_cached_tokens,
-        .n_decode_tokens = s->n_decode_tokens, .n_preemptions = s->n_preemptions, .n_takeovers = a->n_takeovers,
-        .prefill_ns = s->prefill_ns, .decode_ns = s->decode_ns, .leader_pid = a->leader_pid,
+        .n_waiting = s->n_waiting,
+        .n_running = s->n_running,
+        .n_slots = a->conf.n_slots,
+        .pages_total = a->n_pages,
+        .pages_free = s->pages_free,
+        .pages_cached = s->pages_cached,
+        .page_tokens = LLM_KV_PAGE,
+        .n_steps = s->n_steps,
+        .n_prefill_tokens = s->n_prefill_tokens,
+        .n_cached_tokens = s->n_cached_tokens,
+        .n_decode_tokens = s->n_decode_tokens,
+        .n_preemptions = s->n_preemptions,
+        .n_takeovers = a->n_takeovers,
+        .prefill_ns = s->prefill_ns,
+        .decode_ns = s->decode_ns,
+        .leader_pid = a->leader_pid,
     };
     for (uint32_t i = 0; i < LLM_MAX_WORKERS; i++) {
         out->n_workers += a->workers[i].pid != 0;

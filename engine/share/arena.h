@@ -1,8 +1,9 @@
 /*
  * arena.h - the memory that all processes share, and one process's view of it.
  *
- * The arena is anonymous shared memory made before the workers are forked, so every process sees it at the same address. It
- * holds the worker records, the slots (run/slot.h), the page records and the KV pages. Nothing in it is a pointer.
+ * The arena is anonymous shared memory made before the workers are forked, so every process sees it
+ * at the same address. It holds the worker records, the slots (run/slot.h), the page records and
+ * the KV pages. Nothing in it is a pointer.
  */
 #ifndef LLM_ARENA_H
 #define LLM_ARENA_H
@@ -14,8 +15,9 @@
 #define LLM_MAX_WORKERS 64      /* live at once, all generations of a reload together */
 
 /*
- * One process that submits jobs. The record is taken by locking `alive`, which its main thread then holds for life: when
- * the process dies, however it dies, the kernel marks the mutex and anybody can tell.
+ * One process that submits jobs. The record is taken by locking `alive`, which its main thread then
+ * holds for life: when the process dies, however it dies, the kernel marks the mutex and anybody
+ * can tell.
  */
 typedef struct {
     pthread_mutex_t  alive;             /* robust, process-shared */
@@ -48,7 +50,8 @@ struct llm_engine {
     llm_arena_t       *arena;
     llm_shared_t       sh;
     const llm_model_t *model;
-    bool               stuck;           /* a thread that cannot be joined may still touch the arena */
+    /* a thread that cannot be joined may still touch the arena */
+    bool               stuck;
 
     /* of this process */
     bool               joined;
@@ -64,11 +67,17 @@ enum { LLM_LEAD_NONE, LLM_LEAD_WAITING, LLM_LEAD_LEADING, LLM_LEAD_GONE };
 /* Wakes the leader if it sleeps. Thread: any; never waits. */
 void llm_arena_ring(llm_arena_t *a);
 
-/* Futexes on process-shared words; wait returns when the word changes, at a wake or after timeout_ms. */
+/*
+ * Futexes on process-shared words; wait returns when the word changes, at a wake or after
+ * timeout_ms.
+ */
 void llm_futex_wait(_Atomic uint32_t *word, uint32_t seen, uint32_t timeout_ms);
 void llm_futex_wake(_Atomic uint32_t *word, int n);
 
-/* True while that life of a worker record goes on; a record whose owner died is made ready for the next one. */
+/*
+ * True while that life of a worker record goes on; a record whose owner died is made ready for the
+ * next one.
+ */
 bool llm_worker_alive(llm_arena_t *a, uint32_t worker, uint32_t generation);
 
 uint64_t llm_now_ns(void);

@@ -1,5 +1,6 @@
 /*
- * job.c - jobs as a worker's event loop sees them: claim a slot, look, give up. No call waits or takes a lock.
+ * job.c - jobs as a worker's event loop sees them: claim a slot, look, give up. No call waits or
+ * takes a lock.
  */
 #include "arena.h"
 
@@ -17,22 +18,29 @@ static llm_code_t
 check_sampling(const llm_engine_t *e, const llm_sampling_t *s, llm_err_t *err)
 {
     const struct { const char *name; float v, lo, hi; } range[] = {
-        { "temperature", s->temperature, 1e-6f, 1e6f }, { "top_p", s->top_p, 0, 1 }, { "typical_p", s->typical_p, 0, 1 },
-        { "min_p", s->min_p, 0, 1 }, { "repetition_penalty", s->repetition_penalty, 1e-6f, 1e6f },
-        { "frequency_penalty", s->frequency_penalty, -1e6f, 1e6f }, { "presence_penalty", s->presence_penalty, -1e6f, 1e6f },
+        { "temperature", s->temperature, 1e-6f, 1e6f },
+        { "top_p", s->top_p, 0, 1 },
+        { "typical_p", s->typical_p, 0, 1 },
+        { "min_p", s->min_p, 0, 1 },
+        { "repetition_penalty", s->repetition_penalty, 1e-6f, 1e6f },
+        { "frequency_penalty", s->frequency_penalty, -1e6f, 1e6f },
+        { "presence_penalty", s->presence_penalty, -1e6f, 1e6f },
     };
     for (size_t i = 0; i < sizeof(range) / sizeof(range[0]); i++) {
         if (!(range[i].v >= range[i].lo && range[i].v <= range[i].hi)) {
-            return llm_fail(err, LLM_E_ARG, "`%s` must be between %g and %g, not %g", range[i].name, range[i].lo, range[i].hi,
-                            range[i].v);
+            return llm_fail(err, LLM_E_ARG, "`%s` must be between %g and %g, not %g", range[i].name,
+                            range[i].lo, range[i].hi, range[i].v);
         }
     }
     if (s->n_bias > LLM_MAX_BIAS) {
-        return llm_fail(err, LLM_E_ARG, "`logit_bias` has %u entries; at most %u are possible", s->n_bias, LLM_MAX_BIAS);
+        return llm_fail(err, LLM_E_ARG, "`logit_bias` has %u entries; at most %u are possible",
+                        s->n_bias, LLM_MAX_BIAS);
     }
     for (uint32_t i = 0; i < s->n_bias; i++) {
-        if (s->bias[i].id < 0 || (uint32_t) s->bias[i].id >= e->model->head.rows || isnan(s->bias[i].bias)) {
-            return llm_fail(err, LLM_E_ARG, "`logit_bias` names token %d; the model has %u", s->bias[i].id, e->model->head.rows);
+        if (s->bias[i].id < 0 || (uint32_t) s->bias[i].id >= e->model->head.rows
+            || isnan(s->bias[i].bias)) {
+            return llm_fail(err, LLM_E_ARG, "`logit_bias` names token %d; the model has %u",
+                            s->bias[i].id, e->model->head.rows);
         }
     }
     return LLM_OK;
@@ -47,23 +55,27 @@ check(const llm_engine_t *e, const llm_job_conf_t *c, llm_err_t *err)
         return llm_fail(err, LLM_E_ENGINE, "this process has not joined the engine");
     }
     if (c->n_tokens < 1 || c->n_tokens > n_ctx - room) {
-        return llm_fail(err, LLM_E_ARG, "a prompt must have 1 to %u tokens, not %u", n_ctx - room, c->n_tokens);
+        return llm_fail(err, LLM_E_ARG, "a prompt must have 1 to %u tokens, not %u", n_ctx - room,
+                        c->n_tokens);
     }
     for (uint32_t i = 0; i < c->n_tokens; i++) {
         if (c->tokens[i] < 0 || (uint32_t) c->tokens[i] >= e->model->embed.rows
             || (uint32_t) c->tokens[i] >= e->model->head.rows)
         {
-            return llm_fail(err, LLM_E_ARG, "token %u of the prompt is %d; the model has %u", i, c->tokens[i],
-                            e->model->embed.rows);
+            return llm_fail(err, LLM_E_ARG, "token %u of the prompt is %d; the model has %u", i,
+                            c->tokens[i], e->model->embed.rows);
         }
     }
     if (c->n_top > e->arena->conf.max_top) {
-        return llm_fail(err, LLM_E_ARG, "%u alternatives for a token; at most %u are possible", c->n_top, e->arena->conf.max_top);
+        return llm_fail(err, LLM_E_ARG, "%u alternatives for a token; at most %u are possible",
+                        c->n_top, e->arena->conf.max_top);
     }
     return check_sampling(e, &c->sampling, err);
 }
 
-/* A free slot signed with this worker's name, or NULL. The search starts where the last one ended. */
+/*
+ * A free slot signed with this worker's name, or NULL. The search starts where the last one ended.
+ */
 static llm_slot_t *
 claim(llm_engine_t *e, uint32_t *index)
 {
@@ -72,7 +84,8 @@ claim(llm_engine_t *e, uint32_t *index)
         uint32_t at = (e->next_slot + i) % e->sh.n_slots;
         llm_slot_t *slot = llm_slot(&e->sh, at);
         uint64_t free_state = 0;
-        if (atomic_compare_exchange_strong_explicit(&slot->state, &free_state, mine, memory_order_acq_rel, memory_order_relaxed)) {
+        if (atomic_compare_exchange_strong_explicit(&slot->state, &free_state, mine,
+                                                    memory_order_acq_rel, memory_order_relaxed)) {
             e->next_slot = at + 1;
             *index = at;
             return slot;
@@ -126,7 +139,9 @@ llm_job_submit(llm_engine_t *e, const llm_job_conf_t *conf, llm_job_t *job, llm_
     slot->ticket = 1 + atomic_fetch_add_explicit(&e->arena->ticket, 1, memory_order_relaxed);
 
     *job = (llm_job_t) { e, index, atomic_load_explicit(&slot->generation, memory_order_relaxed) };
-    /* pairs with the acquire load in the leader's sweep: everything above is visible once QUEUED is */
+    /*
+     * pairs with the acquire load in the leader's sweep: everything above is visible once QUEUED is
+     */
     llm_slot_move(slot, LLM_SLOT_CLAIMED, LLM_SLOT_QUEUED);
     llm_arena_ring(e->arena);
     return LLM_OK;
@@ -139,7 +154,8 @@ slot_of(const llm_job_t *job)
         return NULL;
     }
     llm_slot_t *slot = llm_slot(&job->engine->sh, job->slot);
-    return atomic_load_explicit(&slot->generation, memory_order_relaxed) == job->generation ? slot : NULL;
+    return atomic_load_explicit(&slot->generation, memory_order_relaxed) == job->generation ? slot
+                                                                                            : NULL;
 }
 
 void
@@ -152,10 +168,14 @@ llm_job_poll(const llm_job_t *job, llm_job_view_t *view)
         return;
     }
     /* state before progress: when DONE is seen, all tokens are */
-    view->done = (atomic_load_explicit(&slot->state, memory_order_acquire) & LLM_SLOT_PHASE) == LLM_SLOT_DONE;
-    view->finish = view->done ? (llm_finish_t) atomic_load_explicit(&slot->finish, memory_order_relaxed) : LLM_FINISH_NONE;
+    view->done = (atomic_load_explicit(&slot->state, memory_order_acquire) & LLM_SLOT_PHASE)
+                 == LLM_SLOT_DONE;
+    view->finish = view->done
+                       ? (llm_finish_t) atomic_load_explicit(&slot->finish, memory_order_relaxed)
+                       : LLM_FINISH_NONE;
     view->n_prompt = slot->n_prompt;
-    view->n_new = (uint32_t) atomic_load_explicit(&slot->progress, memory_order_acquire) - slot->n_prompt;
+    view->n_new = (uint32_t) atomic_load_explicit(&slot->progress, memory_order_acquire)
+                  - slot->n_prompt;
     view->n_cached = atomic_load_explicit(&slot->n_cached, memory_order_relaxed);
     view->queued_ns = atomic_load_explicit(&slot->queued_ns, memory_order_relaxed);
     view->started_ns = atomic_load_explicit(&slot->started_ns, memory_order_relaxed);
@@ -169,7 +189,8 @@ llm_job_token(const llm_job_t *job, uint32_t i, llm_job_token_t *out)
     llm_slot_t *slot = slot_of(job);
 
     *out = (llm_job_token_t) { .id = -1, .logprob = NAN, .raw_logprob = NAN };
-    if (slot == NULL || i >= (uint32_t) atomic_load_explicit(&slot->progress, memory_order_acquire)) {
+    if (slot == NULL
+        || i >= (uint32_t) atomic_load_explicit(&slot->progress, memory_order_acquire)) {
         return;
     }
     const llm_shared_t *sh = &job->engine->sh;
@@ -197,9 +218,8 @@ llm_job_close(llm_job_t *job)
             return;
         }
         /* from here on the record belongs to the leader */
-        if (atomic_compare_exchange_weak_explicit(&slot->state, &s, s | LLM_SLOT_CANCEL, memory_order_acq_rel,
-                                                  memory_order_acquire))
-        {
+        if (atomic_compare_exchange_weak_explicit(&slot->state, &s, s | LLM_SLOT_CANCEL,
+                                                  memory_order_acq_rel, memory_order_acquire)) {
             llm_arena_ring(e->arena);
             return;
         }

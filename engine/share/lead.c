@@ -1,13 +1,14 @@
 /*
  * lead.c - workers, and which of them leads.
  *
- * Every worker has an engine thread that waits for one robust mutex in the arena. Who holds it is the leader: it builds a
- * scheduler from the shared records, starts the compute threads and steps until it is told to quit. When a
- * leader dies the kernel hands the mutex to the next thread (EOWNERDEAD); nothing needs repair, because what a leader
- * keeps for itself is derived from the records (run/slot.h).
+ * Every worker has an engine thread that waits for one robust mutex in the arena. Who holds it is
+ * the leader: it builds a scheduler from the shared records, starts the compute threads and steps
+ * until it is told to quit. When a leader dies the kernel hands the mutex to the next thread
+ * (EOWNERDEAD); nothing needs repair, because what a leader keeps for itself is derived from the
+ * records (run/slot.h).
  *
- * The engine thread must not touch anything of the program around it. It is never cancelled: a worker that leaves waits for it
- * only while it leads.
+ * The engine thread must not touch anything of the program around it. It is never cancelled: a
+ * worker that leaves waits for it only while it leads.
  */
 #define _GNU_SOURCE         /* CPU affinity */
 #include "arena.h"
@@ -109,7 +110,8 @@ term(llm_engine_t *e)
 
     llm_code_t rc = llm_pool_new(&pool, a->conf.n_threads, true, NULL);
     if (rc == LLM_OK) {
-        rc = llm_sched_new(&sched, e->model, pool, &e->sh, a->conf.kv_type, a->conf.n_parallel, &sched_host, &a->stats, NULL);
+        rc = llm_sched_new(&sched, e->model, pool, &e->sh, a->conf.kv_type, a->conf.n_parallel,
+                           &sched_host, &a->stats, NULL);
     }
     if (rc == LLM_OK) {
         atomic_store(&a->leader_pid, getpid());
@@ -239,8 +241,9 @@ llm_engine_drain(llm_engine_t *e)
 }
 
 /*
- * Whether this process's thread is blocked behind a leader of another process, where it cannot be joined: process exit takes it. A thread
- * that leads, or is about to, or has just ended, sees quit soon and is worth waiting for: it must not run on while the process exits.
+ * Whether this process's thread is blocked behind a leader of another process, where it cannot be
+ * joined: process exit takes it. A thread that leads, or is about to, or has just ended, sees quit
+ * soon and is worth waiting for: it must not run on while the process exits.
  */
 static bool
 behind_another(llm_engine_t *e)
