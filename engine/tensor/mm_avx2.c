@@ -11,7 +11,7 @@
 
 /* tokens from which unpacking into L1 pays */
 #define MM_WIDE_FROM        4
-#define MM_WIDE_FROM_HALVES 3
+#define MM_WIDE_FROM_COSTLY 3
 #define FLOAT_WIDE_FROM     3
 
 /* IQ4 values as they are (WIDE_SIGNED); FP4 values + 16 */

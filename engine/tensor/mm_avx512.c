@@ -8,7 +8,7 @@
 
 /* tokens from which unpacking into L1 pays */
 #define MM_WIDE_FROM        17
-#define MM_WIDE_FROM_HALVES 9
+#define MM_WIDE_FROM_COSTLY 9
 #define FLOAT_WIDE_FROM     17
 
 /* IQ4 values + 128; FP4 values + 16 */

@@ -11,7 +11,7 @@
 
 /* tokens from which unpacking into L1 pays */
 #define MM_WIDE_FROM        4
-#define MM_WIDE_FROM_HALVES 3
+#define MM_WIDE_FROM_COSTLY 3
 
 /* IQ4 values + 128; FP4 values + 16 */
 static const uint8_t vnni_lut[2][16] __attribute__((aligned(16))) = {

@@ -17,7 +17,7 @@
 #define F16_MAX    65504.0f
 #define MAX_RUN    32
 #define N_SCALES   6            /* tried on each side of the spanning one */
-#define LANES      8            /* partial sums, so that loops vectorize; runs are multiples of it */
+#define LANES 8 /* partial sums, so that loops vectorize; runs are multiples of it */
 
 /* To the nearest whole number, for |x| < 2^22; vectorizes where nearbyintf does not. */
 static inline float
