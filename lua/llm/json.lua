@@ -221,7 +221,7 @@ function json.normalize(v, depth)
     error("a " .. k .. " is no JSON value", 0)
 end
 
--- Encoding -----------------------------------------------------------------
+-- Encoding -------------------------------------------------------------------
 
 local ESCAPES = {
     ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r",
@@ -372,7 +372,7 @@ function json.encode(v, o)
     return encode_value(v, o or COMPACT, 1)
 end
 
--- Decoding -----------------------------------------------------------------
+-- Decoding -------------------------------------------------------------------
 
 local function fail(s, pos, what)
     local line, col = 1, pos

@@ -25,7 +25,7 @@ local unicode = require "llm.unicode"
 local moderation = {}
 
 local concat = table.concat
-local find, match, sub = string.find, string.match, string.sub
+local find, sub = string.find, string.sub
 
 local INVISIBLE = {}
 for _, code in ipairs { 0xad, 0x34f, 0x180e, 0x200b, 0x200c, 0x200d, 0x200e,

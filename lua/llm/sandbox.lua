@@ -12,8 +12,8 @@ local json = require "llm.json"
 local template = require "llm.template"
 local unicode = require "llm.unicode"
 
-local setmetatable, type, error, tostring, rawget = setmetatable, type,
-    error, tostring, rawget
+local setmetatable, type, error, tostring = setmetatable, type, error,
+    tostring
 local setfenv, pcall, select, ipairs, pairs = setfenv, pcall, select, ipairs,
     pairs
 local concat = table.concat
@@ -21,7 +21,7 @@ local concat = table.concat
 local MAX_TEMPLATES = 16
 local MAX_PCALL = 50
 
--- Libraries --------------------------------------------------------------------
+-- Libraries ------------------------------------------------------------------
 
 -- The metatable of views of t that can be read and called but not changed.
 local function view_of(t, what)
@@ -156,7 +156,7 @@ local function make_environments(core, api)
     return new_env
 end
 
--- Templates --------------------------------------------------------------------
+-- Templates ------------------------------------------------------------------
 
 -- Least recently used first; {source, run} each
 local templates = {}
@@ -314,7 +314,7 @@ local function make_api(core)
     }
 end
 
--- Entry points -----------------------------------------------------------------
+-- Entry points ---------------------------------------------------------------
 
 local function hook_result(ret)
     if ret == nil then

@@ -105,7 +105,7 @@ STMT["continue"] = function()
     end
 end
 
--- Assignment -------------------------------------------------------------------------
+-- Assignment -----------------------------------------------------------------
 
 function Compiler:assign(node)
     return self.ASSIGN[node.tag](self, node)
@@ -212,7 +212,7 @@ STMT.with = function(self, node)
     end
 end
 
--- Loops ------------------------------------------------------------------------------
+-- Loops ----------------------------------------------------------------------
 
 local LOOP_FIELDS = {
     index = function(l) return l.index end,
@@ -321,7 +321,7 @@ STMT["for"] = function(self, node)
     end
 end
 
--- Macros -----------------------------------------------------------------------------
+-- Macros ---------------------------------------------------------------------
 
 local function no_keyword(name, key)
     fail("too many arguments", "macro '" .. name

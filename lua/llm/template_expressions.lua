@@ -23,7 +23,7 @@ local attr, item, call_value, call_method = access.attr, access.item,
 local lookup = scope.lookup
 local concat = table.concat
 
--- Names --------------------------------------------------------------------------
+-- Names ----------------------------------------------------------------------
 
 EXPR.name = function(self, node)
     local name = node.name
@@ -50,7 +50,7 @@ EXPR.none = function()
     end
 end
 
--- Operators ------------------------------------------------------------------------
+-- Operators ------------------------------------------------------------------
 
 EXPR["or"] = function(self, node)
     local a, b = self:expr(node[1]), self:expr(node[2])
@@ -170,7 +170,7 @@ EXPR.compare = function(self, node)
     end
 end
 
--- Containers -----------------------------------------------------------------------
+-- Containers -----------------------------------------------------------------
 
 local function evaluate(list, s)
     local out = {}
@@ -241,7 +241,7 @@ EXPR.slice = function(self, node)
     end
 end
 
--- Calls, filters, tests --------------------------------------------------------------
+-- Calls, filters, tests ------------------------------------------------------
 
 local EMPTY = {}
 

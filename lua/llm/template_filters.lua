@@ -21,7 +21,7 @@ local function fail(message)
     limits.fail("invalid operation", message)
 end
 
--- Text ---------------------------------------------------------------------------
+-- Text -----------------------------------------------------------------------
 
 local NONE = {}
 
@@ -171,7 +171,7 @@ filters.urlencode = function(v)
     return table.concat(out)
 end
 
--- Numbers ------------------------------------------------------------------------
+-- Numbers --------------------------------------------------------------------
 
 -- Python's int(text, base) of stripped text, or nil.
 local function parse_int(text, base)
@@ -292,7 +292,7 @@ filters.round = function(v, args, kw)
     return value.float(math[method](n * scale) / scale)
 end
 
--- Any value ----------------------------------------------------------------------
+-- Any value ------------------------------------------------------------------
 
 filters.default = function(v, args, kw)
     local default, boolean = bind("default", args, kw,

@@ -138,7 +138,7 @@ local function number_text(v, conv, precision, alternate)
     return negative and "-" or "", text
 end
 
--- Percent ----------------------------------------------------------------------
+-- Percent --------------------------------------------------------------------
 
 local FLOATS = "[eEfFgG]"
 
@@ -278,7 +278,7 @@ end
 
 -- [[fill]align][sign][#][0][width][,_][.precision][type]
 local function format_spec(text)
-    local spec, pos = {}, 1
+    local spec, pos = {}, nil
     local fill, align = match(text, "^([%z\1-\127\192-\255][\128-\191]*)([<>=^])")
     if fill then
         pos = #fill + 2
@@ -320,7 +320,8 @@ end
 
 local function format_number(spec, v)
     local n, is_float = value.number(v)
-    local conv, sign, text = spec.conv, nil, nil
+    local conv = spec.conv
+    local sign, text
     if conv == "" and not (is_float and spec.precision) then
         sign, text = match(value.str(v), "^(%-?)(.*)$")
     elseif conv == "%" then

@@ -32,7 +32,7 @@ local function fail(message)
     limits.fail("invalid operation", message)
 end
 
--- Strings: trimming and case ---------------------------------------------------
+-- Strings: trimming and case -------------------------------------------------
 
 local CHARS = names "chars"
 
@@ -88,7 +88,7 @@ S.removesuffix = function(s, args, kw)
     return s
 end
 
--- Strings: searching -----------------------------------------------------------
+-- Strings: searching ---------------------------------------------------------
 
 -- The part of s that start and stop select, and how many characters precede.
 local function window(s, start, stop)
@@ -191,7 +191,7 @@ S.count = function(s, args, kw)
     return n
 end
 
--- Strings: taking apart and putting together -------------------------------------
+-- Strings: taking apart and putting together ---------------------------------
 
 local function pieces_of(s, sep, max)
     local list, n, pos = {}, 0, 1
@@ -440,7 +440,7 @@ S.zfill = function(s, args, kw)
     return sign .. formatting.pad(sub(s, #sign + 1), width - #sign, ">", "0")
 end
 
--- Strings: questions -------------------------------------------------------------
+-- Strings: questions ---------------------------------------------------------
 
 local function ascii_only(name, pattern)
     plain_method(name, function(s)
@@ -471,7 +471,7 @@ plain_method("istitle", function(s)
            and (unicode.lower(s) ~= s or unicode.upper(s) ~= s)
 end)
 
--- Lists ----------------------------------------------------------------------------
+-- Lists ----------------------------------------------------------------------
 
 A.index = function(list, args, kw)
     local item = bind("index", args, kw, names "value", 1)
@@ -500,7 +500,7 @@ A.copy = function(list)
 end
 T.index, T.count = A.index, A.count
 
--- Dicts ----------------------------------------------------------------------------
+-- Dicts ----------------------------------------------------------------------
 
 --- (key, value) tuples of a dict
 function methods.pairs(d)

@@ -550,7 +550,7 @@ function Parser:test(node)
     return negate and self:node("not", line, { test }, test) or test
 end
 
--- Entry ------------------------------------------------------------------------
+-- Entry ----------------------------------------------------------------------
 
 for name, method in pairs(require "llm.template_statements") do
     Parser[name] = method

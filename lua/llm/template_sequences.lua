@@ -169,7 +169,7 @@ chooser("reject", false, false)
 chooser("selectattr", true, true)
 chooser("rejectattr", true, false)
 
--- Sorting ------------------------------------------------------------------------
+-- Sorting --------------------------------------------------------------------
 
 local function fold_case(v)
     return type(v) == "string" and unicode.lower(v) or v
@@ -345,7 +345,7 @@ filters.groupby = function(v, args, kw)
     return value.list(groups)
 end
 
--- Cutting in pieces ----------------------------------------------------------------
+-- Cutting in pieces ----------------------------------------------------------
 
 filters.batch = function(v, args, kw)
     local size, fill = bind("batch", args, kw, names "linecount fill_with",

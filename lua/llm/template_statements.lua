@@ -1,7 +1,8 @@
 --- llm.template_statements: the tags {% ... %} of the parser.
 --
--- Returns methods that template_parser.lua adds to its class.  A body is a list of nodes; a statement node needs no height: the
--- nesting of bodies is bounded by Parser:enter().
+-- Returns methods that template_parser.lua adds to its class.  A body is a
+-- list of nodes; a statement node needs no height: the nesting of bodies is
+-- bounded by Parser:enter().
 
 local RESERVED = { ["true"] = true, ["True"] = true, ["false"] = true,
                    ["False"] = true, none = true, None = true }

@@ -24,8 +24,7 @@ local floor, huge = math.floor, math.huge
 local find, format, rep, sub = string.find, string.format, string.rep,
     string.sub
 local concat = table.concat
-local type, rawget, setmetatable, tostring = type, rawget, setmetatable,
-    tostring
+local type, rawget, setmetatable = type, rawget, setmetatable
 local charge, bytes, fail = limits.charge, limits.bytes, limits.fail
 
 local function type_error(message)

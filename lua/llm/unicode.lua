@@ -149,7 +149,7 @@ function unicode.index(s, n_bytes)
     return unicode.len(sub(s, 1, n_bytes))
 end
 
--- White space ---------------------------------------------------------------
+-- White space ----------------------------------------------------------------
 
 local SPACE = {}
 for _, code in ipairs { 9, 10, 11, 12, 13, 28, 29, 30, 31, 32, 0x85, 0xa0,
@@ -200,7 +200,7 @@ function unicode.is_space(s)
     return unicode.strip(s, true) == ""
 end
 
--- Case ----------------------------------------------------------------------
+-- Case -----------------------------------------------------------------------
 
 local tables
 

@@ -1,7 +1,8 @@
 -- unicode_data.lua - case mappings of Unicode 14.0.0 above ASCII.
 -- Written by t/gen/unicode_case.py; do not edit.
 --
--- lower, upper, title (where it is not upper): runs "first,last,step,delta" (first and last in hex).
+-- lower, upper, title (where it is not upper): runs "first,last,step,delta",
+-- first and last in hex.
 -- *_special: mappings to more than one character.
 return {
 lower = [[

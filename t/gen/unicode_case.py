@@ -62,7 +62,8 @@ print(f"""\
 -- unicode_data.lua - case mappings of Unicode {unicodedata.unidata_version} above ASCII.
 -- Written by t/gen/unicode_case.py; do not edit.
 --
--- lower, upper, title (where it is not upper): runs "first,last,step,delta" (first and last in hex).
+-- lower, upper, title (where it is not upper): runs "first,last,step,delta",
+-- first and last in hex.
 -- *_special: mappings to more than one character.
 return {{""")
 print_runs("lower", simple(str.lower))
