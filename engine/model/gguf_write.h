@@ -16,7 +16,9 @@ typedef struct llm_gguf_out llm_gguf_out_t;
 llm_code_t llm_gguf_out_new(llm_gguf_out_t **out, const char *path, llm_err_t *err);
 void llm_gguf_out_free(llm_gguf_out_t *w);
 
-/* One key. kv: of an open file, copied as it is. Keys must be unique: who calls sees to it. NOMEM. */
+/*
+ * One key. kv: of an open file, copied as it is. Keys must be unique: who calls sees to it. NOMEM.
+ */
 llm_code_t llm_gguf_out_kv(llm_gguf_out_t *w, const llm_gguf_kv_t *kv, llm_err_t *err);
 llm_code_t llm_gguf_out_u32(llm_gguf_out_t *w, const char *key, uint32_t value, llm_err_t *err);
 llm_code_t llm_gguf_out_str(llm_gguf_out_t *w, const char *key, const char *value, llm_err_t *err);

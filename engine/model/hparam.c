@@ -113,9 +113,9 @@ ranged(llm_bind_t *b, llm_key_t key, llm_presence_t presence, double min, double
                        llm_bind_key_name(b, key).s);
     }
     if (!(v >= min && v <= max) || (whole && v != floor(v))) {      /* NaN fails the first test */
-        return llm_fail(b->err, LLM_E_FORMAT, "%s: key \"%s\" is %.10g, allowed are %s%.10g to %.10g",
-                        b->src->path, llm_bind_key_name(b, key).s, v, whole ? "integers from " : "",
-                        min, max);
+        return llm_fail(b->err, LLM_E_FORMAT,
+                        "%s: key \"%s\" is %.10g, allowed are %s%.10g to %.10g", b->src->path,
+                        llm_bind_key_name(b, key).s, v, whole ? "integers from " : "", min, max);
     }
     *out = v;
     return LLM_OK;

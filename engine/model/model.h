@@ -15,7 +15,10 @@
 
 #include "tensor/kern.h"
 
-/* The tokenizer (text/tok.h), opened with the model in text/open.c; nothing in this layer looks inside. */
+/*
+ * The tokenizer (text/tok.h), opened with the model in text/open.c; nothing in this layer looks
+ * inside.
+ */
 typedef struct llm_tok llm_tok_t;
 
 typedef enum { LLM_NORM_RMS, LLM_NORM_LAYER } llm_norm_kind_t;

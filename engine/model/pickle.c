@@ -473,8 +473,9 @@ op_persid(pickle_t *m, uint8_t op)
 static bool
 is_tensor_args(const pickle_t *m, const value_t *args)
 {
-    return args->n >= 4 && member(m, args, 0)->kind == V_STORAGE && member(m, args, 1)->kind == V_INT
-           && member(m, args, 2)->kind == V_TUPLE && member(m, args, 3)->kind == V_TUPLE;
+    return args->n >= 4 && member(m, args, 0)->kind == V_STORAGE
+           && member(m, args, 1)->kind == V_INT && member(m, args, 2)->kind == V_TUPLE
+           && member(m, args, 3)->kind == V_TUPLE;
 }
 
 static llm_code_t
@@ -581,8 +582,10 @@ run(pickle_t *m)
         }
         uint8_t op = *m->p++;
         if (ops[op].fn == NULL) {
-            return llm_fail(m->err, LLM_E_UNSUPPORTED, "%s: pickle byte %zu: instruction %s (0x%02x) "
-                            "is not allowed", m->path, (size_t) (m->p - m->data - 1),
+            return llm_fail(m->err, LLM_E_UNSUPPORTED,
+                            "%s: pickle byte %zu: instruction %s (0x%02x) "
+                            "is not allowed",
+                            m->path, (size_t) (m->p - m->data - 1),
                             ops[op].name != NULL ? ops[op].name : "of no name", op);
         }
         rc = ops[op].fn(m, op);
@@ -633,8 +636,10 @@ report(pickle_t *m, const value_t *key, const value_t *tensor, llm_pickle_fn fn,
     if (first < 0 || stride->n != shape->n || !numbers(m, shape, t.dim)
         || !numbers(m, stride, t.stride))
     {
-        return llm_fail(m->err, LLM_E_FORMAT, "%s: tensor \"%.*s\": shape, strides or offset are no "
-                        "such numbers", m->path, shown, key->text);
+        return llm_fail(m->err, LLM_E_FORMAT,
+                        "%s: tensor \"%.*s\": shape, strides or offset are no "
+                        "such numbers",
+                        m->path, shown, key->text);
     }
     t.first = (uint64_t) first;
     return fn(ctx, &t, m->err);

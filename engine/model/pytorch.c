@@ -85,8 +85,10 @@ add_tensor(void *ctx, const llm_pickle_tensor_t *t, llm_err_t *err)
                         shown, t->name);
     }
     if (!is_dense(t, &out.transposed)) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: tensor \"%.*s\": its strides are neither those "
-                        "of its shape nor of the transpose", path, shown, t->name);
+        return llm_fail(err, LLM_E_UNSUPPORTED,
+                        "%s: tensor \"%.*s\": its strides are neither those "
+                        "of its shape nor of the transpose",
+                        path, shown, t->name);
     }
     if (t->first > t->storage_n || out.size > size - t->first * bytes) {
         return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%.*s\": %llu bytes from value %llu on "

@@ -33,8 +33,10 @@ llm_read_vector(const llm_src_t *src, const llm_src_tensor_t *t, float *dst, siz
 {
     const llm_format_t *f = llm_format(t->type);
     if (f == NULL) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: tensor \"%.*s\" has a type that weights cannot "
-                        "have", src->path, (int) t->name.len, t->name.data);
+        return llm_fail(err, LLM_E_UNSUPPORTED,
+                        "%s: tensor \"%.*s\" has a type that weights cannot "
+                        "have",
+                        src->path, (int) t->name.len, t->name.data);
     }
     if (t->type == LLM_T_F32) {
         return src->read(src, t, 0, dst, n * sizeof(float), err);

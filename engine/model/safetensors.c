@@ -271,8 +271,8 @@ tensor_field(parser_t *p, llm_ckpt_tensor_t *t, uint64_t *offsets, unsigned *see
         f++;
     }
     if (rc == LLM_OK && (f == 3 || (*seen & 1u << f))) {
-        return llm_fail(p->err, LLM_E_FORMAT, "%s: tensor \"%s\": %s key \"%.*s\"", p->path, p->name,
-                        f == 3 ? "unknown" : "duplicate",
+        return llm_fail(p->err, LLM_E_FORMAT, "%s: tensor \"%s\": %s key \"%.*s\"", p->path,
+                        p->name, f == 3 ? "unknown" : "duplicate",
                         (int) (p->str_len < SHOWN_NAME ? p->str_len : SHOWN_NAME), p->str);
     }
     if (rc == LLM_OK) {
