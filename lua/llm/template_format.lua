@@ -278,7 +278,8 @@ end
 
 -- [[fill]align][sign][#][0][width][,_][.precision][type]
 local function format_spec(text)
-    local spec, pos = {}, nil
+    local spec = {}
+    local pos
     local fill, align = match(text, "^([%z\1-\127\192-\255][\128-\191]*)([<>=^])")
     if fill then
         pos = #fill + 2
