@@ -17,6 +17,8 @@ static const struct {
     { "tokenize", tool_tokenize, "turn text into token ids and show the pieces" },
     { "logprobs", tool_logprobs,
       "log-probabilities of a prompt and of its greedy continuation, as JSON" },
+    { "perplexity", tool_perplexity, "how well a model predicts a text: what quantization costs" },
+    { "quantize", tool_quantize, "write a GGUF file with its matrices in a smaller format" },
     { "bench", tool_bench, "measure prompt and generation speed" },
 };
 

@@ -15,6 +15,8 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 int tool_bench(int argc, char **argv);
 int tool_inspect(int argc, char **argv);
 int tool_logprobs(int argc, char **argv);
+int tool_perplexity(int argc, char **argv);
+int tool_quantize(int argc, char **argv);
 int tool_run(int argc, char **argv);
 int tool_tokenize(int argc, char **argv);
 

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use Encode ();
+use File::Temp ();
 use JSON::PP;
 use Test::More;
 
@@ -50,8 +51,11 @@ subtest 'help and usage' => sub {
     my ($status, $out, $err) = llm(['--help']);
     is($status, 0, 'help');
     my @commands = $out =~ /^  (\w+) +\S.*$/mg;
-    is_deeply([sort grep { $_ ne 'llm' } @commands], [qw(bench inspect logprobs run tokenize)], 'lists the commands');
-    for my $c (qw(bench inspect logprobs run tokenize)) {
+    is_deeply([sort grep { $_ ne 'llm' } @commands], [qw(bench inspect logprobs perplexity quantize run tokenize)],
+        'lists the commands');
+    my %more = (run => ['-p', 'x'], logprobs => ['-p', 'x'], perplexity => ['README.md'],
+        quantize => ['/tmp/llm-t-none.gguf', 'q8_0']);
+    for my $c (qw(bench inspect logprobs perplexity quantize run tokenize)) {
         ($status, $out, $err) = llm([$c, '--help']);
         is($status, 0, "$c --help");
         like($out, qr/^Usage: llm $c FILE.*^Example: llm $c model\.gguf/ms, 'shows usage and an example');
@@ -61,7 +65,7 @@ subtest 'help and usage' => sub {
         like($err, qr/Try 'llm $c --help'/, 'says where help is');
         ($status) = llm([$c]);
         is($status, 2, "$c without a file");
-        ($status, $out, $err) = llm([$c, 'no/such/file', $c =~ /run|logprobs/ ? ('-p', 'x') : ()]);
+        ($status, $out, $err) = llm([$c, 'no/such/file', @{ $more{$c} // [] }]);
         is($status, 1, "$c of a missing file");
         is($err, "llm $c: no/such/file: No such file or directory\n", 'one line on stderr') ;
         is($out, '', 'nothing on stdout');
@@ -163,6 +167,112 @@ subtest 'bench' => sub {
     ($status, $out) = llm(['bench', '--model', "$GGUF/llama-F32.gguf", '-p', '', '-n', '4', '-s', '3', '-t', '1']);
     like($out, qr/^decode +4 +[\d.]+ +[\d.]+ +[\d.]+$/m, 'a table');
     unlike($out, qr/^prefill/m, 'without what was left out');
+};
+
+# the text of the fixture's case; its expected log-probabilities give the perplexity of one window
+subtest 'perplexity' => sub {
+    my $text = File::Temp->new;
+    print {$text} Encode::encode('UTF-8', $case->{prompt});
+    close($text);
+    my @logprobs = grep { defined } @{ $case->{prompt_logprobs} };
+    my $sum = 0;
+    $sum += $_ for @logprobs;
+    my $want = exp(-$sum / @logprobs);
+    my $n = @{ $case->{input_ids} };
+    my ($status, $out, $err) = llm(['perplexity', "$GGUF/llama-F32.gguf", "$text", '--ctx', $n + 5, '--kern', 'ref']);
+    is($status, 0, 'one window') or diag($err);
+    my ($got, $tokens, $windows) = $out =~ /^perplexity ([\d.]+) over (\d+) tokens in (\d+) windows? of/;
+    is($tokens, scalar @logprobs, 'all tokens but BOS are scored');
+    is($windows, 1, 'in one window');
+    # log-probabilities within 5e-4 move the perplexity by as much of itself
+    cmp_ok(abs($got - $want), '<', 5e-4 * $want, "perplexity $got, by the fixture's log-probabilities $want");
+
+    # windows of 16: BOS and 15 tokens each, scored alone
+    ($status, $out, $err) = llm(['perplexity', "$GGUF/llama-F32.gguf", "$text", '--ctx', 16, '--kern', 'ref']);
+    my @ids = @{ $case->{input_ids} }[1 .. $n - 1];
+    my ($total, $count, $parts) = (0, 0, 0);
+    while (my @window = splice(@ids, 0, 15)) {
+        my (undef, $json) = do {
+            local $ENV{LLM_KERN} = 'ref';
+            llm(['logprobs', "$GGUF/llama-F32.gguf", '--tokens', join(',', $case->{input_ids}[0], @window)]);
+        };
+        my $lp = JSON::PP->new->decode($json)->{prompt_logprobs};
+        $total += $_, $count++ for grep { defined } @$lp;
+        $parts++;
+    }
+    like($out, qr/ over $count tokens in $parts windows of 16$/, 'several windows');
+    ($got) = $out =~ /^perplexity ([\d.]+)/;
+    cmp_ok(abs($got - exp(-$total / $count)), '<', 1e-3 * $got, 'each window stands alone');
+
+    my $empty = File::Temp->new;
+    ($status, $out, $err) = llm(['perplexity', "$GGUF/llama-F32.gguf", "$empty"]);
+    is($status, 1, 'an empty text');
+    like($err, qr/the text has 0 tokens/, 'says why');
+};
+
+# What each format makes of the fixture's weights (K formats need wider rows than it has). The fixture of that name was
+# quantized by PyPI's gguf: how far its expected log-probabilities lie from those of the f32 model is what is allowed.
+my %formats = (
+    f32 => 'F32', f16 => 'F16', bf16 => 'BF16', q8_0 => 'Q8_0', q6_k => 'Q8_0', q5_k => 'Q5_1', q5_1 => 'Q5_1',
+    q5_0 => 'Q5_0', q4_k => 'Q4_1', q4_1 => 'Q4_1', q4_0 => 'Q4_0',
+);
+sub logprobs_of {
+    my ($file, $ids) = @_;
+    local $ENV{LLM_KERN} = 'ref';
+    my ($status, $out, $err) = llm(['logprobs', $file, '--tokens', join(',', @$ids)]);
+    diag($err) if $status;
+    return $status ? [] : JSON::PP->new->decode($out)->{prompt_logprobs};
+}
+my $reader = 'import sys, gguf; r = gguf.GGUFReader(sys.argv[1]); '
+    . 'print(len(r.tensors), *sorted({t.tensor_type.name for t in r.tensors}), r.fields["general.architecture"].contents())';
+my $have_gguf = system(q{python3 -c 'import gguf' 2>/dev/null}) == 0;
+
+sub rms {
+    my ($x, $y) = @_;
+    my ($sum, $n) = (0, 0);
+    for my $i (0 .. $#$x) {
+        $sum += ($x->[$i] - ($y->[$i] // 1e9)) ** 2, $n++ if defined $x->[$i];
+    }
+    return sqrt($sum / $n);
+}
+
+subtest 'quantize' => sub {
+    my $dir = File::Temp->newdir;
+    for my $type (sort keys %formats) {
+        my $name = $formats{$type};
+        my ($status, $out, $err) = llm(['quantize', "$GGUF/llama-F32.gguf", "$dir/$type.gguf", $type]);
+        is($status, 0, $type) or diag($err);
+        like($out, qr/^\Q$dir\E\/$type\.gguf: 21 tensors, /, 'says what it wrote');
+        my $cases = JSON::PP->new->utf8->decode(slurp("$GGUF/llama-$name.expected.json"))->{cases};
+        my (@f32, @gguf, @mine);
+        for my $c (@$cases) {
+            push @f32, @{ logprobs_of("$GGUF/llama-F32.gguf", $c->{input_ids}) };
+            push @mine, @{ logprobs_of("$dir/$type.gguf", $c->{input_ids}) };
+            push @gguf, @{ $c->{prompt_logprobs} };
+        }
+        my ($mine, $peer) = (rms(\@f32, \@mine), rms(\@f32, \@gguf));
+        # the fixture has all matrices in the format; 5e-4: what two computations of one model may differ
+        cmp_ok($mine, '<=', 1.1 * $peer + 5e-4, sprintf('%s: off by %.4f (RMS), as quantized by gguf %.4f', $type, $mine, $peer));
+        next unless $have_gguf;
+        my $ends = $type =~ /32|16/ ? $name : 'Q8_0';
+        my %types = map { $_ => 1 } 'F32', $name, $ends;
+        is(`python3 -c '$reader' $dir/$type.gguf`, join(' ', 21, sort(keys %types), "llama\n"), 'gguf.GGUFReader agrees');
+    }
+
+    my ($status, $out, $err) = llm(['quantize', "$GGUF/llama-F32.gguf", "$dir/f32.gguf", 'q8_0']);
+    is($status, 1, 'does not replace a file');
+    like($err, qr/is there already \(--force replaces it\)/, 'says how');
+    ($status) = llm(['quantize', "$GGUF/llama_k-Q4_K_M.gguf", "$dir/f32.gguf", 'q5_k', '--force', '--output-type', 'q6_k']);
+    is($status, 0, 'unless it must');
+    ($status, $out) = llm(['inspect', "$dir/f32.gguf"]);
+    like($out, qr/Q5_K/, 'K formats where rows fit');
+    ($status, $out, $err) = llm(['quantize', "$GGUF/llama-F32.gguf", "$dir/x.gguf", 'iq4_nl']);
+    is($status, 2, 'a type that is only read');
+    like($err, qr/TYPE must be f32, .*not "iq4_nl"/, 'lists the others');
+    ($status, $out, $err) = llm(['quantize', 't/fixtures/models/llama', "$dir/x.gguf", 'q8_0']);
+    is($status, 1, 'a directory');
+    like($err, qr/is a directory; only GGUF/, 'is refused');
+    is_deeply([glob("$dir/*.part-*")], [], 'no unfinished files');
 };
 
 done_testing();
