@@ -1,0 +1,192 @@
+/*
+ * grammar_vocab.c - the trie of a tokenizer's tokens, and taking tokens.
+ *
+ * Special tokens have no text inside a constrained output and are left out; end tokens are kept in a list of their own.
+ */
+#include "run/grammar_impl.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct {
+    const uint8_t *s;
+    uint32_t       len;
+    int32_t        id;
+} word_t;
+
+static int
+by_bytes(const void *a, const void *b)
+{
+    const word_t *x = a, *y = b;
+    int c = memcmp(x->s, y->s, x->len < y->len ? x->len : y->len);
+    if (c != 0) {
+        return c;
+    }
+    return x->len != y->len ? (x->len > y->len) - (x->len < y->len) : (x->id > y->id) - (x->id < y->id);
+}
+
+static uint32_t
+common(const word_t *x, const word_t *y)
+{
+    uint32_t n = 0;
+    while (n < x->len && n < y->len && x->s[n] == y->s[n]) {
+        n++;
+    }
+    return n;
+}
+
+/* Nodes of the sorted words; with v->byte == NULL they are only counted. */
+static void
+lay_out(llm_gvocab_t *v, const word_t *w, uint32_t n)
+{
+    uint32_t open[LLM_GVOCAB_MAX_TOKEN + 1], node = 0, depth = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t keep = i > 0 ? common(&w[i - 1], &w[i]) : 0;
+        for (; depth > keep; depth--) {
+            if (v->byte != NULL) {
+                v->end[open[depth]] = node;
+            }
+        }
+        for (; depth < w[i].len; node++) {
+            open[++depth] = node;
+            if (v->byte != NULL) {
+                v->byte[node] = w[i].s[depth - 1];
+                v->depth[node] = (uint8_t) depth;
+                v->tok[node] = i;
+            }
+        }
+        if (v->byte != NULL) {
+            v->id[i] = w[i].id;
+        }
+    }
+    for (; depth > 0; depth--) {
+        if (v->byte != NULL) {
+            v->end[open[depth]] = node;
+        }
+    }
+    if (v->byte != NULL) {
+        v->tok[node] = n;
+    }
+    v->n_nodes = node;
+}
+
+/* A byte below 80 needs a token of its own, so that every text of such bytes can be written. */
+static void
+find_alphabet(llm_gvocab_t *v, const word_t *w, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t k = 0; k < w[i].len; k++) {
+            if (w[i].len == 1 || w[i].s[k] >= 0x80) {
+                llm_gbytes_add(&v->alphabet, w[i].s[k], w[i].s[k]);
+            }
+        }
+    }
+}
+
+static bool
+allocate(llm_gvocab_t *v)
+{
+    size_t n = v->n_nodes + 1;
+    v->byte = malloc(n);
+    v->depth = malloc(n);
+    v->end = malloc(n * sizeof(uint32_t));
+    v->tok = malloc(n * sizeof(uint32_t));
+    v->id = malloc((v->n_ids + 1) * sizeof(int32_t));
+    return v->byte != NULL && v->depth != NULL && v->end != NULL && v->tok != NULL && v->id != NULL;
+}
+
+llm_code_t
+llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err)
+{
+    uint32_t n_vocab = llm_tok_n_vocab(tok);
+    llm_gvocab_t *v = calloc(1, sizeof(*v));
+    word_t *w = malloc((n_vocab + 1) * sizeof(*w));
+    bool good = v != NULL && w != NULL && (v->eos = malloc((n_vocab + 1) * sizeof(int32_t))) != NULL;
+
+    *out = NULL;
+    for (uint32_t i = 0; good && i < n_vocab; i++) {
+        size_t len;
+        const uint8_t *s = llm_tok_raw(tok, (int32_t) i, &len);
+        if (llm_tok_is_eos(tok, (int32_t) i)) {
+            v->eos[v->n_eos++] = (int32_t) i;
+        } else if (s != NULL && len > 0 && len <= LLM_GVOCAB_MAX_TOKEN && !llm_tok_is_special(tok, (int32_t) i)) {
+            w[v->n_ids++] = (word_t) { s, (uint32_t) len, (int32_t) i };
+        }
+    }
+    if (good) {
+        v->t = tok;
+        v->n_vocab = n_vocab;
+        qsort(w, v->n_ids, sizeof(*w), by_bytes);
+        lay_out(v, w, v->n_ids);
+        good = allocate(v);
+    }
+    if (good) {
+        lay_out(v, w, v->n_ids);
+        find_alphabet(v, w, v->n_ids);
+    }
+    free(w);
+    if (!good) {
+        llm_gvocab_free(v);
+        return llm_fail(err, LLM_E_NOMEM, "no memory for the token trie of %u tokens", n_vocab);
+    }
+    *out = v;
+    return LLM_OK;
+}
+
+void
+llm_gvocab_free(llm_gvocab_t *v)
+{
+    if (v != NULL) {
+        free(v->byte);
+        free(v->depth);
+        free(v->end);
+        free(v->tok);
+        free(v->id);
+        free(v->eos);
+        free(v);
+    }
+}
+
+uint32_t
+llm_gvocab_n(const llm_gvocab_t *v)
+{
+    return v->n_vocab;
+}
+
+void
+llm_gvocab_alphabet(const llm_gvocab_t *v, llm_gbytes_t *set)
+{
+    *set = v->alphabet;
+}
+
+bool
+llm_grammar_token(const llm_gvocab_t *v, const llm_grammar_t *g, llm_grammar_state_t *s, int32_t id)
+{
+    size_t len;
+    if (llm_tok_is_eos(v->t, id)) {
+        bool good = llm_grammar_accepts(g, s);
+        s->ended |= good;
+        return good;
+    }
+    const uint8_t *text = llm_tok_raw(v->t, id, &len);
+    return text != NULL && len > 0 && len <= LLM_GVOCAB_MAX_TOKEN && !llm_tok_is_special(v->t, id)
+           && llm_grammar_advance(g, s, text, len);
+}
+
+void
+llm_grammar_apply(const uint64_t *mask, uint32_t n_words, float *logits, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 64) {
+        uint64_t w = i / 64 < n_words ? mask[i / 64] : 0;
+        uint32_t m = n - i < 64 ? n - i : 64;
+        if (w == 0) {
+            for (uint32_t k = 0; k < m; k++) {
+                logits[i + k] = -INFINITY;
+            }
+        } else if (w != UINT64_MAX) {
+            for (uint32_t k = 0; k < m; k++) {
+                logits[i + k] = w >> k & 1 ? logits[i + k] : -INFINITY;
+            }
+        }
+    }
+}
