@@ -63,6 +63,12 @@ typedef struct {
     /* Called now and then while weights are packed; may be NULL. done reaches total at the end. */
     void      (*progress)(void *ctx, size_t done_bytes, size_t total_bytes);
     void       *progress_ctx;
+    /*
+     * NULL, or a number format ("q8_0", "q4_k", ...) into which matrices of floats are rounded
+     * while they are packed: the embedding and the output matrix into Q8_0, routers not at all.
+     * Matrices that are quantized in the file are left alone. Unknown formats: ARG.
+     */
+    const char *quantize;
 } llm_model_conf_t;
 
 typedef struct {
@@ -91,6 +97,8 @@ typedef struct {
 llm_code_t llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err);
 void llm_model_close(llm_model_t *m);
 const llm_model_info_t *llm_model_info(const llm_model_t *m);
+/* Whether llm_model_conf_t.quantize may have this value. */
+bool llm_model_can_quantize(const char *format);
 
 typedef enum { LLM_KV_F32 = 0, LLM_KV_F16 = 1 } llm_kv_type_t;
 

@@ -65,7 +65,8 @@ ngx_http_llm_arena_find(ngx_str_t *path, ngx_http_llm_key_t *key,
             || k->ino != key->ino
             || k->size != key->size
             || k->mtime.tv_sec != key->mtime.tv_sec
-            || k->mtime.tv_nsec != key->mtime.tv_nsec)
+            || k->mtime.tv_nsec != key->mtime.tv_nsec
+            || ngx_strcmp(k->quantize, key->quantize) != 0)
         {
             continue;
         }
@@ -226,6 +227,7 @@ ngx_http_llm_arena_load(ngx_http_llm_model_t *model, ngx_log_t *log)
 
     ngx_memzero(&conf, sizeof(llm_model_conf_t));
     conf.weights = (char *) model->weights.data;
+    conf.quantize = model->key.quantize[0] ? model->key.quantize : NULL;
     conf.progress = ngx_http_llm_arena_progress;
     conf.progress_ctx = &progress;
 

@@ -38,6 +38,8 @@ static char *ngx_http_llm_model_setting(ngx_conf_t *cf, ngx_command_t *dummy,
     void *conf);
 static char *ngx_http_llm_set_weights(ngx_conf_t *cf,
     ngx_http_llm_model_t *model, ngx_str_t *value);
+static char *ngx_http_llm_set_quantize(ngx_conf_t *cf,
+    ngx_http_llm_model_t *model, ngx_str_t *value);
 static char *ngx_http_llm_set_kv_cache(ngx_conf_t *cf,
     ngx_http_llm_model_t *model, ngx_str_t *value);
 static char *ngx_http_llm_set_template(ngx_conf_t *cf,
@@ -52,6 +54,8 @@ static char *ngx_http_llm_check_name(ngx_conf_t *cf, ngx_str_t *name);
 static const ngx_http_llm_setting_t  ngx_http_llm_settings[] = {
 
     { ngx_string("weights"), 1, ngx_http_llm_set_weights, 0, { 0, 0 } },
+
+    { ngx_string("quantize"), 1, ngx_http_llm_set_quantize, 0, { 0, 0 } },
 
     { ngx_string("context"), 1, NULL,
       offsetof(llm_engine_conf_t, n_ctx), { 8, 1048576 } },
@@ -288,6 +292,33 @@ ngx_http_llm_set_weights(ngx_conf_t *cf, ngx_http_llm_model_t *model,
 
 
 static char *
+ngx_http_llm_set_quantize(ngx_conf_t *cf, ngx_http_llm_model_t *model,
+    ngx_str_t *value)
+{
+    ngx_uint_t           i;
+    ngx_http_llm_key_t  *key;
+
+    key = &model->key;
+
+    if (value[1].len >= sizeof(key->quantize)
+        || !llm_model_can_quantize((char *) value[1].data))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid type \"%V\" of \"quantize\", it must be "
+                           "\"q8_0\", \"q6_k\", \"q5_k\", \"q5_1\", \"q5_0\", "
+                           "\"q4_k\", \"q4_1\" or \"q4_0\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 0; i <= value[1].len; i++) {
+        key->quantize[i] = ngx_tolower(value[1].data[i]);
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
 ngx_http_llm_set_kv_cache(ngx_conf_t *cf, ngx_http_llm_model_t *model,
     ngx_str_t *value)
 {
@@ -331,11 +362,18 @@ ngx_http_llm_set_template(ngx_conf_t *cf, ngx_http_llm_model_t *model,
     char             *rv;
     u_char           *data;
     ssize_t           n;
-    ngx_str_t         err;
+    ngx_str_t         err, *format;
     ngx_file_t        file;
     ngx_file_info_t   fi;
 
     if (ngx_process == NGX_PROCESS_SIGNALLER) {
+        return NGX_CONF_OK;
+    }
+
+    format = ngx_http_llm_format_find(&value[1]);
+
+    if (format) {
+        model->template = *format;
         return NGX_CONF_OK;
     }
 
@@ -424,6 +462,7 @@ ngx_http_llm_model_check(ngx_conf_t *cf, ngx_http_llm_model_t *model)
 
     ngx_memzero(&conf, sizeof(llm_model_conf_t));
     conf.weights = (char *) model->weights.data;
+    conf.quantize = model->key.quantize[0] ? model->key.quantize : NULL;
     conf.check_only = true;
 
     if (llm_model_open(&m, &conf, &err) != LLM_OK) {

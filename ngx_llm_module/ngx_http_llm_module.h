@@ -105,6 +105,7 @@ typedef struct {
     ino_t                      ino;
     off_t                      size;
     struct timespec            mtime;
+    char                       quantize[8]; /* "": as the file has it */
     llm_engine_conf_t          engine;
 } ngx_http_llm_key_t;
 

@@ -36,7 +36,7 @@ bind_tokens(llm_bind_t *b)
 {
     llm_model_t *m = b->m;
     llm_stack_t *s = b->s;
-    llm_part_t tok = { 0 };
+    llm_part_t tok = { .rounding = LLM_PART_ROUND_8 };
     if (!llm_bind_find(b, LLM_ROLE_TOK, 0, ".weight", &tok.w)) {
         return llm_bind_missing(b, LLM_ROLE_TOK, 0, 0);
     }

@@ -52,6 +52,8 @@ typedef struct {
     llm_item_t *items;
     size_t      n, cap;
     size_t      bytes;          /* of all items with padding */
+    bool        quantizes;      /* matrices of floats are rounded to this format */
+    uint32_t    quantize;       /* llm_type_t */
 } llm_plan_t;
 
 /* State of one binding. */
@@ -146,6 +148,8 @@ typedef struct {
     uint64_t         row0;      /* first row of w: stacked experts */
     uint32_t         rows;
     llm_order_t      order;
+    /* what quantizing while loading makes of it */
+    enum { LLM_PART_ROUND, LLM_PART_ROUND_8, LLM_PART_KEEP } rounding;
 } llm_part_t;
 
 /* The part of a role with rows x cols; its bias when there is one. */

@@ -4,6 +4,7 @@
  * Patterns of roles come from the row of the family (arch.c). Used by bind.c and layer.c.
  */
 #include "model/bind.h"
+#include "tensor/quantize.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -309,6 +310,20 @@ llm_bind_norm(llm_bind_t *b, llm_norm_t *norm, llm_role_t role, uint32_t layer, 
 
 /* ---------------------------------------------------------------- linears */
 
+/* The format in which a matrix is packed. */
+static uint32_t
+packed_type(const llm_bind_t *b, const llm_part_t *part, uint32_t cols)
+{
+    uint32_t type = part->w.type;
+    bool floats = type == LLM_T_F32 || type == LLM_T_F16 || type == LLM_T_BF16;
+    if (!b->plan->quantizes || !floats || part->rounding == LLM_PART_KEEP) {
+        return type;
+    }
+    uint32_t want = part->rounding == LLM_PART_ROUND_8 ? LLM_T_Q8_0 : b->plan->quantize;
+    want = llm_quantize_fit(want, cols);
+    return llm_format(want)->block > 1 ? want : type;
+}
+
 llm_code_t
 llm_bind_matrix(llm_bind_t *b, llm_mat_t *mat, const llm_part_t *part, uint32_t n_parts,
                 uint32_t cols)
@@ -321,8 +336,8 @@ llm_bind_matrix(llm_bind_t *b, llm_mat_t *mat, const llm_part_t *part, uint32_t 
     }
     llm_err_t why = { 0 };
     llm_code_t rc = rows > INT32_MAX ? llm_fail(&why, LLM_E_FORMAT, "%llu rows", (ull_t) rows)
-                                     : llm_mat_init(mat, part[0].w.type, (uint32_t) rows, cols,
-                                                    &why);
+                                     : llm_mat_init(mat, packed_type(b, part, cols),
+                                                    (uint32_t) rows, cols, &why);
     if (rc != LLM_OK) {
         return llm_fail(b->err, rc, "%s: tensor \"%.*s\": %s", b->src->path,
                         (int) part[0].w.name.len, part[0].w.name.data, why.msg);
@@ -368,7 +383,11 @@ llm_code_t
 llm_bind_part(llm_bind_t *b, llm_part_t *p, llm_role_t role, uint32_t layer, uint32_t expert,
               uint32_t rows, uint32_t cols)
 {
-    *p = (llm_part_t) { .rows = rows };
+    *p = (llm_part_t) {
+        .rows = rows,
+        .rounding = role == LLM_ROLE_ROUTER ? LLM_PART_KEEP
+                    : role == LLM_ROLE_HEAD ? LLM_PART_ROUND_8 : LLM_PART_ROUND,
+    };
     if (!find_expert(b, b->used, role, layer, expert, ".weight", &p->w)) {
         return llm_bind_missing(b, role, layer, expert);
     }

@@ -10,6 +10,7 @@
 #define _GNU_SOURCE     /* MAP_ANONYMOUS, madvise */
 
 #include "model/bind.h"
+#include "tensor/quantize.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -24,6 +25,8 @@ typedef struct {
     const llm_src_t        *src;
     const llm_model_conf_t *conf;
     uint8_t                *buf;        /* rows of the file */
+    uint8_t                *rounded;    /* the same rows in another format, and one row of floats */
+    float                  *row;
     size_t                  done, total;
 } repack_t;
 
@@ -180,11 +183,30 @@ read_rows(repack_t *r, const llm_item_t *item, uint32_t first, uint32_t n, size_
     return LLM_OK;
 }
 
+/* Bytes of a row with that many values. */
 static size_t
-row_bytes_of(const llm_mat_t *mat)
+row_bytes_of(uint32_t type, uint32_t cols)
 {
-    const llm_format_t *f = llm_format(mat->type);
-    return (size_t) mat->cols / f->block * f->bytes;
+    const llm_format_t *f = llm_format(type);
+    return (size_t) cols / f->block * f->bytes;
+}
+
+/* The n rows in r->buf, in another format in r->rounded. */
+static llm_code_t
+round_rows(repack_t *r, const llm_item_t *item, uint32_t n, llm_err_t *err)
+{
+    const llm_mat_t *mat = item->mat;
+    const llm_src_tensor_t *t = &item->seg[0].t;
+    size_t from = row_bytes_of(t->type, mat->cols), to = row_bytes_of(mat->type, mat->cols);
+    for (uint32_t i = 0; i < n; i++) {
+        llm_format(t->type)->dequant(r->row, r->buf + i * from, mat->cols);
+        if (!llm_quantize(mat->type, r->rounded + i * to, r->row, mat->cols)) {
+            return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%.*s\": a value is not finite or "
+                            "beyond the range of %s", r->src->path, (int) t->name.len, t->name.data,
+                            llm_format(mat->type)->name);
+        }
+    }
+    return LLM_OK;
 }
 
 /* Rows read at once: whole tiles. */
@@ -199,12 +221,18 @@ static llm_code_t
 fill_matrix(repack_t *r, const llm_item_t *item, uint8_t *dst, llm_err_t *err)
 {
     llm_mat_t *mat = item->mat;
-    size_t row_bytes = row_bytes_of(mat);
-    uint32_t batch = batch_rows(row_bytes);
+    bool rounds = item->seg[0].t.type != mat->type;
+    size_t file_bytes = row_bytes_of(item->seg[0].t.type, mat->cols);
+    size_t row_bytes = row_bytes_of(mat->type, mat->cols);
+    uint32_t batch = batch_rows(file_bytes);
+    const uint8_t *packed = rounds ? r->rounded : r->buf;
 
     for (uint32_t first = 0; first < mat->rows; first += batch) {
         uint32_t n = mat->rows - first < batch ? mat->rows - first : batch;
-        llm_code_t rc = read_rows(r, item, first, n, row_bytes, err);
+        llm_code_t rc = read_rows(r, item, first, n, file_bytes, err);
+        if (rc == LLM_OK && rounds) {
+            rc = round_rows(r, item, n, err);
+        }
         if (rc != LLM_OK) {
             return rc;
         }
@@ -212,7 +240,7 @@ fill_matrix(repack_t *r, const llm_item_t *item, uint8_t *dst, llm_err_t *err)
         for (uint32_t row = 0; row < n; row += LLM_TILE, tile++) {
             const void *rows[LLM_TILE];
             for (uint32_t k = 0; k < LLM_TILE; k++) {
-                rows[k] = row + k < n ? r->buf + (row + k) * row_bytes : NULL;
+                rows[k] = row + k < n ? packed + (row + k) * row_bytes : NULL;
             }
             llm_mat_pack_tile(mat, dst + tile * mat->tile_bytes, rows);
         }
@@ -245,26 +273,35 @@ map_aligned(size_t size)
 static llm_code_t
 fill(repack_t *r, const llm_plan_t *plan, llm_err_t *err)
 {
-    size_t largest = 0;
+    size_t largest = 0, rounded = 0, cols = 0;
     for (size_t i = 0; i < plan->n; i++) {
         const llm_mat_t *mat = plan->items[i].mat;
         if (mat != NULL) {
-            size_t bytes = batch_rows(row_bytes_of(mat)) * row_bytes_of(mat);
+            uint32_t type = plan->items[i].seg[0].t.type;
+            size_t rows = batch_rows(row_bytes_of(type, mat->cols));
+            size_t bytes = rows * row_bytes_of(type, mat->cols);
             largest = bytes > largest ? bytes : largest;
+            bytes = type != mat->type ? rows * row_bytes_of(mat->type, mat->cols) : 0;
+            rounded = bytes > rounded ? bytes : rounded;
+            cols = mat->cols > cols ? mat->cols : cols;
         }
     }
     r->buf = malloc(largest + 1);
-    if (r->buf == NULL) {
-        return llm_fail(err, LLM_E_NOMEM, "%s: no memory for a buffer of %zu bytes", r->src->path,
-                        largest);
-    }
+    r->rounded = malloc(rounded + 1);
+    r->row = malloc((rounded > 0 ? cols : 0) * sizeof(float) + 1);
     llm_code_t rc = LLM_OK;
+    if (r->buf == NULL || r->rounded == NULL || r->row == NULL) {
+        rc = llm_fail(err, LLM_E_NOMEM, "%s: no memory for buffers of %zu and %zu bytes",
+                      r->src->path, largest, rounded);
+    }
     for (size_t i = 0; i < plan->n && rc == LLM_OK; i++) {
         const llm_item_t *item = &plan->items[i];
         uint8_t *dst = (uint8_t *) r->m->weights + item->off;
         rc = item->mat != NULL ? fill_matrix(r, item, dst, err) : fill_vector(r, item,
                                                                               (float *) dst, err);
     }
+    free(r->row);
+    free(r->rounded);
     free(r->buf);
     return rc;
 }

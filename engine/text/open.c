@@ -7,6 +7,7 @@
 #include "base/unicode.h"
 #include "model/bind.h"
 #include "model/source_hf.h"
+#include "tensor/quantize.h"
 #include "text/card.h"
 #include "text/tok.h"
 
@@ -303,6 +304,29 @@ open_file(file_t *f, const char *path, llm_err_t *err)
     return rc;
 }
 
+bool
+llm_model_can_quantize(const char *format)
+{
+    uint32_t type = llm_quantize_type(format);
+    return type != LLM_T_COUNT && llm_format(type)->block > 1;
+}
+
+/* The format into which matrices of floats are to be rounded. */
+static llm_code_t
+plan_quantize(llm_plan_t *plan, const llm_model_conf_t *conf, llm_err_t *err)
+{
+    if (conf->quantize == NULL) {
+        return LLM_OK;
+    }
+    if (!llm_model_can_quantize(conf->quantize)) {
+        return llm_fail(err, LLM_E_ARG, "%s: cannot be quantized to \"%.40s\"", conf->weights,
+                        conf->quantize);
+    }
+    plan->quantizes = true;
+    plan->quantize = llm_quantize_type(conf->quantize);
+    return LLM_OK;
+}
+
 llm_code_t
 llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err)
 {
@@ -319,7 +343,10 @@ llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err)
     if (rc == LLM_OK) {
         m->fingerprint = f.fingerprint;
         m->info.file_bytes = f.file_bytes;
-        rc = read_model(m, &plan, &f, err);
+        rc = plan_quantize(&plan, conf, err);
+        if (rc == LLM_OK) {
+            rc = read_model(m, &plan, &f, err);
+        }
         m->info.weight_bytes = plan.bytes;
         if (rc == LLM_OK && !conf->check_only) {
             rc = llm_repack(m, &plan, &f.src, conf, err);

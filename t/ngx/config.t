@@ -50,6 +50,9 @@ my @model = (
     [ "weights $gguf; threads 0;",    'invalid value "0" of "threads", it must be from 1 to 256' ],
     [ "weights $gguf; parallel 257;", 'invalid value "257" of "parallel", it must be from 1 to 256' ],
     [ "weights $gguf; slots 5000;",   'invalid value "5000" of "slots", it must be from 1 to 4096' ],
+    [ "weights $gguf; quantize q9_0;", 'invalid type "q9_0" of "quantize", it must be "q8_0", "q6_k", ' ],
+    [ "weights $gguf; quantize f16;", 'invalid type "f16" of "quantize"' ],
+    [ "weights $gguf; quantize q4_k_or_longer;", 'invalid type "q4_k_or_longer" of "quantize"' ],
     [ "weights $gguf; kv_cache 1x;",  'invalid size "1x" of "kv_cache"' ],
     [ "weights $gguf; kv_cache 1m f8;", 'invalid type "f8" of "kv_cache", it must be "f16" or "f32"' ],
     [ "weights $gguf; template nothing.jinja;", 'nothing.jinja" failed' ],
@@ -123,7 +126,7 @@ subtest 'accepted' => sub {
         llm_max_best_of 3;
         llm_stream_errors event;
         llm_model b { include %%DIR%%/model.inc; threads auto; slots 4; parallel 4; kv_cache 8m f32; }
-        llm_model c { weights $gguf; }
+        llm_model c { weights $gguf; quantize Q8_0; }
         server {
             listen 127.0.0.1:%%PORT%%;
             llm_max_top_n_tokens 30;
