@@ -54,7 +54,7 @@ ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf)
 
     ngx_conf_init_size_value(lmcf->lua.memory, 64 * 1024 * 1024);
     ngx_conf_init_uint_value(lmcf->lua.steps, 10000000);
-    ngx_conf_init_msec_value(lmcf->lua.timeout, 1000);
+    ngx_conf_init_msec_value(lmcf->lua.timeout, 50);
     ngx_conf_init_size_value(lmcf->lua.output, 8 * 1024 * 1024);
     ngx_conf_init_value(lmcf->lua.jit, 0);
 

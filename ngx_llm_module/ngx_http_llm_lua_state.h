@@ -44,11 +44,11 @@ typedef struct {
     size_t                    output;
     ngx_flag_t                jit;
     ngx_str_t                 path;     /* modules of the operator */
-    ngx_msec_t                timeout;  /* of one resume */
+    ngx_msec_t                timeout;  /* CPU time of one resume */
     ngx_uint_t                steps;    /* of one resume */
 
     ngx_http_llm_lua_ctx_t   *current;  /* whose hook runs now */
-    uint64_t                  deadline; /* of what runs now, ns */
+    uint64_t                  deadline; /* of what runs now, ns of CPU */
     ngx_uint_t                counted;  /* instructions */
     ngx_msec_t                allowed;  /* the timeout that applies */
     ngx_uint_t                budget;   /* the steps that apply */
@@ -127,7 +127,7 @@ ngx_int_t ngx_http_llm_lua_vm_open(ngx_http_llm_lua_vm_t *vm, u_char *err,
 void ngx_http_llm_lua_vm_close(ngx_http_llm_lua_vm_t *vm);
 
 /*
- * Limits what runs from begin to end to ms of time and steps instructions
+ * Limits what runs from begin to end to ms of CPU and steps instructions
  * (0: no such limit).  After end, vm->killed says whether it was stopped:
  * a script may have caught the error.
  */

@@ -4,16 +4,18 @@
  *
  * Does not own: requests, coroutines, configuration.
  *
- * Limits: a count hook looks at the clock and at the number of instructions
- * every few thousand of them.  Once a script is past a limit, the hook fires
- * at every instruction, so that a pcall() of the script cannot keep it
- * alive.  The hook does not fire inside C functions of LuaJIT nor, with the
- * JIT on, in compiled loops.
+ * Limits: a count hook looks at the number of instructions every thousand of
+ * them and at the clock of the thread, which is not moved by other processes,
+ * every few thousand.  Once a script is past a limit, the hook fires at every
+ * instruction, so that a pcall() of the script cannot keep it alive.  The
+ * hook does not fire inside C functions of LuaJIT nor, with the JIT on, in
+ * compiled loops.
  */
 #include "ngx_http_llm_lua_state.h"
 
 
 #define NGX_HTTP_LLM_LUA_COUNT  1000    /* instructions between two looks */
+#define NGX_HTTP_LLM_LUA_CLOCK  8000    /* the same for the clock */
 
 
 static void *ngx_http_llm_lua_vm_alloc(void *data, void *ptr, size_t osize,
@@ -328,6 +330,7 @@ ngx_http_llm_lua_vm_count(lua_State *L, lua_Debug *ar)
 
         if ((vm->budget == 0 || vm->counted <= vm->budget)
             && (vm->deadline == 0
+                || vm->counted % NGX_HTTP_LLM_LUA_CLOCK
                 || ngx_http_llm_lua_vm_now() <= vm->deadline))
         {
             return;
@@ -358,7 +361,7 @@ ngx_http_llm_lua_vm_now(void)
 {
     struct timespec  ts;
 
-    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
+    (void) clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
 
     return (uint64_t) ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
