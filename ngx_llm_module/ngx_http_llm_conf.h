@@ -38,4 +38,8 @@ ngx_int_t ngx_http_llm_parse_number(ngx_conf_t *cf, ngx_str_t *name,
     ngx_str_t *value, const ngx_http_llm_bounds_t *bounds);
 
 
+/* the chat template of a prompt format with this name, or NULL */
+ngx_str_t *ngx_http_llm_format_find(ngx_str_t *name);
+
+
 #endif /* _NGX_HTTP_LLM_CONF_H_INCLUDED_ */
