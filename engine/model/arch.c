@@ -177,6 +177,8 @@ static const llm_arch_t table[] = {
       .rules = { FALCON_OLD, FALCON_NEW(LLM_IF_KEY_POSITIVE, "n_head"), FALCON_NORMS } },
     /* Pythia, Dolly v2, OpenAssistant, RedPajama-INCITE, StableLM-alpha */
     { HF("gpt_neox", "gpt_neox.", hf_neox),
+      .own = { { LLM_KEY_THETA, "rotary_emb_base|rope_theta|rope_parameters.rope_theta" },
+               { LLM_KEY_ROT_PART, "rotary_pct|rope_parameters.partial_rotary_factor" } },
       .desc = { .norm = LLM_NORM_LAYER, .topology = LLM_TOPO_PARALLEL2, .pos = LLM_POS_ROPE,
                 .rope_half = 1, .qkv = LLM_QKV_PER_HEAD, .kv_heads = LLM_KV_HEADS_ALL,
                 .ff = LLM_FF_PLAIN, .act = LLM_ACT_GELU, .eps = 1e-5f, .rot_part = 0.25f,

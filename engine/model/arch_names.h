@@ -117,9 +117,10 @@ static const char *const hf_keys[LLM_KEY_COUNT] = {
     [LLM_KEY_TIE] = "tie_word_embeddings",
     [LLM_KEY_QUERY_SCALE] = "query_pre_attn_scalar",
     [LLM_KEY_ROT_DIM] = "rotary_dim",
-    [LLM_KEY_ROT_PART] = "partial_rotary_factor|rotary_pct|rope_parameters.partial_rotary_factor",
-    [LLM_KEY_THETA] = "rope_theta|rotary_emb_base|rope_parameters.rope_theta",
-    [LLM_KEY_ROPE_TYPE] = "rope_scaling.rope_type|rope_scaling.type|rope_parameters.rope_type",
+    [LLM_KEY_ROT_PART] = "partial_rotary_factor|rope_parameters.partial_rotary_factor",
+    [LLM_KEY_THETA] = "rope_theta|rope_parameters.rope_theta",
+    [LLM_KEY_ROPE_TYPE] = "rope_scaling.rope_type|rope_scaling.type|rope_parameters.rope_type"
+                          "|rope_parameters.type",
     [LLM_KEY_ROPE_FACTOR] = "rope_scaling.factor|rope_parameters.factor",
     [LLM_KEY_ROPE_ORIG] = "original_max_position_embeddings"
                           "|rope_scaling.original_max_position_embeddings"
