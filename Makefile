@@ -69,7 +69,7 @@ tests: module
 FUZZ_SAN := address,undefined
 fuzz:
 	@$(MAKE) -C $(ROOT)/engine BUILD=$(ROOT)/build-fuzz CC=clang SAN= CFLAGS=-O1 \
-	    $(patsubst $(ROOT)/%.c,$(ROOT)/build-fuzz/%.o,$(wildcard $(ROOT)/engine/tensor/kern*.c))
+	    $(patsubst $(ROOT)/%.c,$(ROOT)/build-fuzz/%.o,$(wildcard $(ROOT)/engine/tensor/kern*.c $(ROOT)/engine/tensor/mm_*.c))
 	@$(MAKE) -C $(ROOT)/engine BUILD=$(ROOT)/build-fuzz CC=clang SAN= \
 	    CFLAGS="-O1 -fsanitize=fuzzer-no-link,$(FUZZ_SAN) -fno-sanitize-recover=undefined" lib
 	@$(MAKE) $(patsubst $(ROOT)/t/fuzz/%.c,$(ROOT)/build-fuzz/%,$(wildcard $(ROOT)/t/fuzz/*.c))
