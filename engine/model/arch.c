@@ -115,7 +115,8 @@ static const llm_arch_t table[] = {
                 .qkv = LLM_QKV_FUSED, .ff = LLM_FF_PLAIN, .act = LLM_ACT_GELU, .alibi_max = 8 },
       .rules = { { LLM_IF_TENSOR, "position_embd.weight", 0, SET(pos, LLM_POS_LEARNED) } } },
     /* FLAN-T5 and version 1.1 have a gated MLP */
-    { GGUF_NAMED("t5", gguf_t5_dec), .own = { { LLM_KEY_LAYERS, "{a}.decoder_block_count|{a}.block_count" } },
+    { GGUF_NAMED("t5", gguf_t5_dec),
+      .own = { { LLM_KEY_LAYERS, "{a}.decoder_block_count|{a}.block_count" } },
       .enc_roles = gguf_t5_enc,
       .desc = { .norm = LLM_NORM_RMS, .topology = LLM_TOPO_PRE, .pos = LLM_POS_T5,
                 .ff = LLM_FF_PLAIN, .act = LLM_ACT_RELU, .attn_scale = LLM_SCALE_ONE,

@@ -1,16 +1,16 @@
 /*
  * grammar.c - running a compiled grammar: the state of one output and its steps.
  *
- * A head is one reading of the text: a state, the counter of its frame and the frame to return to. Frames never change
- * once they are pushed, so heads share them; equal stacks are the same frame. Heads are kept in order of the
- * text of the grammar, and when there is no room the last ones are dropped: that narrows what may
- * follow, but whatever stays can be completed (grammar_impl.h).
+ * A head is one reading of the text: a state, the counter of its frame and the frame to return to.
+ * Frames never change once they are pushed, so heads share them; equal stacks are the same frame.
+ * Heads are kept in order of the text of the grammar, and when there is no room the last ones are
+ * dropped: that narrows what may follow, but whatever stays can be completed (grammar_impl.h).
  */
 #include "run/grammar_impl.h"
 
 #define MAX_TODO  256           /* calls and returns still to be followed in one step of one head */
 #define MAX_FUEL  4096          /* of them in all */
-#define WORK_FRAMES 2048u       /* frames while bytes are taken; more than all heads can have open */
+#define WORK_FRAMES 2048u /* frames while bytes are taken; more than all heads can have open */
 
 static bool
 fits(llm_gstep_t *st, uint32_t frames)
@@ -35,7 +35,10 @@ push(llm_gstep_t *st, uint32_t parent, uint32_t ret, uint32_t count)
         return LLM_G_NONE;
     }
     st->frames[st->n_frames] = (llm_gframe_t) {
-        .parent = (uint16_t) parent, .depth = (uint16_t) (st->frames[parent].depth + 1), .ret = ret, .count = count,
+        .parent = (uint16_t) parent,
+        .depth = (uint16_t) (st->frames[parent].depth + 1),
+        .ret = ret,
+        .count = count,
     };
     return st->n_frames++;
 }
@@ -44,7 +47,8 @@ static void
 put_head(llm_gstep_t *st, llm_ghead_t h)
 {
     for (uint32_t i = 0; i < st->n_out; i++) {
-        if (st->out[i].state == h.state && st->out[i].count == h.count && st->out[i].frame == h.frame) {
+        if (st->out[i].state == h.state && st->out[i].count == h.count
+            && st->out[i].frame == h.frame) {
             return;
         }
     }
@@ -142,7 +146,8 @@ llm_grammar_start(const llm_grammar_t *g, llm_grammar_state_t *s)
  * Frames only refer to earlier ones, so they can be moved in place.
  */
 static void
-compact(llm_ghead_t *heads, uint32_t *n_heads, llm_gframe_t *frames, uint32_t *n_frames, uint32_t max_frames)
+compact(llm_ghead_t *heads, uint32_t *n_heads, llm_gframe_t *frames, uint32_t *n_frames,
+        uint32_t max_frames)
 {
     uint16_t map[WORK_FRAMES];
     uint32_t live = 1, n = 0;
@@ -230,7 +235,10 @@ llm_grammar_accepts(const llm_grammar_t *g, const llm_grammar_state_t *s)
     return false;
 }
 
-/* Bytes that may come next; a byte that a limit forbids may be among them, none that is possible is missing. */
+/*
+ * Bytes that may come next; a byte that a limit forbids may be among them, none that is possible is
+ * missing.
+ */
 static void
 next_bytes(const llm_grammar_t *g, const llm_grammar_state_t *s, llm_gbytes_t *set)
 {
@@ -243,7 +251,8 @@ next_bytes(const llm_grammar_t *g, const llm_grammar_state_t *s, llm_gbytes_t *s
             const llm_grule_t *r = &llm_g_rules(g)[st->rule];
             for (uint32_t k = 0; k < st->n_edges; k++) {
                 const llm_gedge_t *e = &llm_g_edges(g)[st->edge + k];
-                if ((e->op == LLM_GOP_COUNT && h.count >= r->max) || (e->op == LLM_GOP_ENOUGH && h.count < r->min)) {
+                if ((e->op == LLM_GOP_COUNT && h.count >= r->max)
+                    || (e->op == LLM_GOP_ENOUGH && h.count < r->min)) {
                     continue;
                 }
                 llm_gbytes_add(set, e->lo, e->hi);

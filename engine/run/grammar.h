@@ -1,16 +1,19 @@
 /*
- * grammar.h - constrained output: a text that must match a regular expression, a JSON schema or a GBNF grammar.
+ * grammar.h - constrained output: a text that must match a regular expression, a JSON schema or a
+ * GBNF grammar.
  *
- *   text --llm_grammar_compile--> llm_grammar_t   position-independent block: may be copied, cached by its id,
- *                                                 written into shared memory and read there by another process
- *   tokenizer --llm_gvocab_new--> llm_gvocab_t    trie of the bytes of all tokens; once for each tokenizer
- *   llm_grammar_start / _advance / _token         state of one output: plain data, copied by assignment
- *   llm_grammar_mask                              which tokens may come next: one bit for each id
+ *   text --llm_grammar_compile--> llm_grammar_t   position-independent block: may be copied, cached
+ * by its id, written into shared memory and read there by another process tokenizer
+ * --llm_gvocab_new--> llm_gvocab_t    trie of the bytes of all tokens; once for each tokenizer
+ *   llm_grammar_start / _advance / _token         state of one output: plain data, copied by
+ * assignment llm_grammar_mask                              which tokens may come next: one bit for
+ * each id
  *
- * The promise: as long as only tokens of the mask are chosen, the text is the beginning of a valid one; an end token is in the
- * mask only when the text is complete, and a complete text can always be reached. What the compiler cannot express is
- * refused by name, never loosened. Limits that narrow (docs/grammar.md): calls nest at most LLM_GRAMMAR_DEPTH deep, and of more
- * than LLM_GRAMMAR_HEADS ways to read an ambiguous text the first ones are kept.
+ * The promise: as long as only tokens of the mask are chosen, the text is the beginning of a valid
+ * one; an end token is in the mask only when the text is complete, and a complete text can always
+ * be reached. What the compiler cannot express is refused by name, never loosened. Limits that
+ * narrow (docs/grammar.md): calls nest at most LLM_GRAMMAR_DEPTH deep, and of more than
+ * LLM_GRAMMAR_HEADS ways to read an ambiguous text the first ones are kept.
  */
 #ifndef LLM_GRAMMAR_H
 #define LLM_GRAMMAR_H
@@ -18,7 +21,7 @@
 #include "text/tok.h"
 
 #define LLM_GRAMMAR_DEPTH 64            /* open calls of rules: nesting of recursive values */
-#define LLM_GRAMMAR_HEADS 16            /* readings of the text that are followed at the same time */
+#define LLM_GRAMMAR_HEADS 16 /* readings of the text that are followed at the same time */
 #define LLM_GRAMMAR_FRAMES 160          /* open calls of all readings together */
 #define LLM_GRAMMAR_MAX_TEXT (1u << 20) /* bytes of a grammar's text */
 #define LLM_GRAMMAR_MAX_BYTES (8u << 20) /* of a compiled grammar */
@@ -39,25 +42,30 @@ typedef struct {
     const char         *text;   /* UTF-8, borrowed */
     size_t              len;
     const llm_gvocab_t *vocab;  /* bytes that the model can write; NULL: all */
-    uint64_t            secret[2];  /* keys the id of the grammar, so that nobody can construct two with one id */
+    /* keys the id of the grammar, so that nobody can construct two with one id */
+    uint64_t            secret[2];
 } llm_grammar_conf_t;
 
 /* ------------------------------------------------------------- compiling */
 
 /*
- * Compiles to a block of *bytes bytes, which the caller frees with free(). Time and memory are bounded by counted work: about
- * 0.3 s and 64 MiB at most, for hostile input too.
- * Errors: ARG "grammar is not valid: <keyword and reason, or: too complex>"; NOMEM. *out is NULL then.
- * Thread: any, concurrently too.
+ * Compiles to a block of *bytes bytes, which the caller frees with free(). Time and memory are
+ * bounded by counted work: about 0.3 s and 64 MiB at most, for hostile input too. Errors: ARG
+ * "grammar is not valid: <keyword and reason, or: too complex>"; NOMEM. *out is NULL then. Thread:
+ * any, concurrently too.
  */
-llm_code_t llm_grammar_compile(llm_grammar_t **out, size_t *bytes, const llm_grammar_conf_t *conf, llm_err_t *err);
+llm_code_t llm_grammar_compile(llm_grammar_t **out, size_t *bytes, const llm_grammar_conf_t *conf,
+                               llm_err_t *err);
 
 /* Cache key of a compilation without doing it: what llm_grammar_id of the result will be. */
 void llm_grammar_key(const llm_grammar_conf_t *conf, uint64_t id[2]);
 void llm_grammar_id(const llm_grammar_t *g, uint64_t id[2]);
 size_t llm_grammar_bytes(const llm_grammar_t *g);
 
-/* Whether the block is a whole compiled grammar of this version whose references stay inside; 8-byte aligned. O(bytes). */
+/*
+ * Whether the block is a whole compiled grammar of this version whose references stay inside;
+ * 8-byte aligned. O(bytes).
+ */
 bool llm_grammar_check(const void *block, size_t bytes);
 
 /* ----------------------------------------------------------------- state */
@@ -65,7 +73,9 @@ bool llm_grammar_check(const void *block, size_t bytes);
 typedef struct { uint32_t state, count, frame; } llm_ghead_t;
 typedef struct { uint16_t parent, depth; uint32_t ret, count; } llm_gframe_t;
 
-/* One output. Plain data without pointers; valid for the grammar (by id) that it was started with. */
+/*
+ * One output. Plain data without pointers; valid for the grammar (by id) that it was started with.
+ */
 typedef struct {
     uint16_t     n_heads, n_frames;
     uint32_t     ended;                         /* an end token was taken */
@@ -77,7 +87,8 @@ typedef struct {
 void llm_grammar_start(const llm_grammar_t *g, llm_grammar_state_t *s);
 
 /* Takes n bytes of output. False when they do not fit: *s is unchanged then. No allocation. */
-bool llm_grammar_advance(const llm_grammar_t *g, llm_grammar_state_t *s, const void *bytes, size_t n);
+bool llm_grammar_advance(const llm_grammar_t *g, llm_grammar_state_t *s, const void *bytes,
+                         size_t n);
 
 /* The output may end here. */
 bool llm_grammar_accepts(const llm_grammar_t *g, const llm_grammar_state_t *s);
@@ -86,46 +97,60 @@ bool llm_grammar_accepts(const llm_grammar_t *g, const llm_grammar_state_t *s);
 bool llm_grammar_finished(const llm_grammar_t *g, const llm_grammar_state_t *s);
 
 /*
- * The bytes that must follow, as far as they are certain and fit into cap; returns their number (0: there is a choice).
- * *s is unchanged. A caller that appends them without asking the model must tokenize them together with what precedes and may keep
- * only tokens that no later byte can change; docs/grammar.md says how.
+ * The bytes that must follow, as far as they are certain and fit into cap; returns their number (0:
+ * there is a choice). *s is unchanged. A caller that appends them without asking the model must
+ * tokenize them together with what precedes and may keep only tokens that no later byte can change;
+ * docs/grammar.md says how.
  */
-size_t llm_grammar_forced(const llm_grammar_t *g, const llm_grammar_state_t *s, uint8_t *out, size_t cap);
+size_t llm_grammar_forced(const llm_grammar_t *g, const llm_grammar_state_t *s, uint8_t *out,
+                          size_t cap);
 
 /*
- * A short ending: bytes after which the output is complete. Returns their number, or SIZE_MAX when it exceeds cap.
- * *s is unchanged.
+ * A short ending: bytes after which the output is complete. Returns their number, or SIZE_MAX when
+ * it exceeds cap. *s is unchanged.
  */
-size_t llm_grammar_closing(const llm_grammar_t *g, const llm_grammar_state_t *s, uint8_t *out, size_t cap);
+size_t llm_grammar_closing(const llm_grammar_t *g, const llm_grammar_state_t *s, uint8_t *out,
+                           size_t cap);
 
 /* ---------------------------------------------------------------- tokens */
 
 #define LLM_GVOCAB_MAX_TOKEN 255    /* bytes; longer tokens are never in a mask */
 
-/* Builds the trie; immutable afterwards, any thread may use it. tok must outlive it. Errors: NOMEM. */
+/*
+ * Builds the trie; immutable afterwards, any thread may use it. tok must outlive it. Errors: NOMEM.
+ */
 llm_code_t llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err);
 void llm_gvocab_free(llm_gvocab_t *v);
 uint32_t llm_gvocab_n(const llm_gvocab_t *v);
 
-/* Takes one token: its bytes, or an end token when the output may end. False: not allowed, *s is unchanged. */
-bool llm_grammar_token(const llm_gvocab_t *v, const llm_grammar_t *g, llm_grammar_state_t *s, int32_t id);
+/*
+ * Takes one token: its bytes, or an end token when the output may end. False: not allowed, *s is
+ * unchanged.
+ */
+bool llm_grammar_token(const llm_gvocab_t *v, const llm_grammar_t *g, llm_grammar_state_t *s,
+                       int32_t id);
 
 /*
- * What computes masks: scratch and a cache of cache_bytes (0: 16 MiB), allocated here and never later. The cache is keyed by the
- * grammar's id, so it stays good when the block is copied or compiled again; grammars must be compiled with this vocab or
- * one of equal bytes. Errors: NOMEM.
+ * What computes masks: scratch and a cache of cache_bytes (0: 16 MiB), allocated here and never
+ * later. The cache is keyed by the grammar's id, so it stays good when the block is copied or
+ * compiled again; grammars must be compiled with this vocab or one of equal bytes. Errors: NOMEM.
  * Thread: one at a time.
  */
-llm_code_t llm_gmask_new(llm_gmask_t **out, const llm_gvocab_t *v, size_t cache_bytes, llm_err_t *err);
+llm_code_t llm_gmask_new(llm_gmask_t **out, const llm_gvocab_t *v, size_t cache_bytes,
+                         llm_err_t *err);
 void llm_gmask_free(llm_gmask_t *m);
 
 /*
- * Sets bit id of mask[(n_vocab + 63) / 64] for every token that may come next and clears all others. Returns the number of set
- * bits; 0 only when the vocabulary lacks a character that the grammar needs. No allocation.
+ * Sets bit id of mask[(n_vocab + 63) / 64] for every token that may come next and clears all
+ * others. Returns the number of set bits; 0 only when the vocabulary lacks a character that the
+ * grammar needs. No allocation.
  */
-uint32_t llm_grammar_mask(llm_gmask_t *m, const llm_grammar_t *g, const llm_grammar_state_t *s, uint64_t *mask);
+uint32_t llm_grammar_mask(llm_gmask_t *m, const llm_grammar_t *g, const llm_grammar_state_t *s,
+                          uint64_t *mask);
 
-/* logits[i] = -INFINITY where bit i is clear, for i < n; ids from 64 * n_words on count as clear. */
+/*
+ * logits[i] = -INFINITY where bit i is clear, for i < n; ids from 64 * n_words on count as clear.
+ */
 void llm_grammar_apply(const uint64_t *mask, uint32_t n_words, float *logits, uint32_t n);
 
 /* Counters of one llm_gmask_t. */

@@ -1,9 +1,11 @@
 /*
- * grammar_block.c - the last steps of a compilation: prune, measure, write the block; and check a block.
+ * grammar_block.c - the last steps of a compilation: prune, measure, write the block; and check a
+ * block.
  *
- * need[s]: frames that must be opened to get from state s to the end of its rule. It is found level by level: everything
- * that needs no call, then everything that needs one frame, and so on. What has no level up to LLM_GRAMMAR_DEPTH has no text that
- * could be written and is removed; so every state that remains can be left.
+ * need[s]: frames that must be opened to get from state s to the end of its rule. It is found level
+ * by level: everything that needs no call, then everything that needs one frame, and so on. What
+ * has no level up to LLM_GRAMMAR_DEPTH has no text that could be written and is removed; so every
+ * state that remains can be left.
  */
 #include "run/grammar_impl.h"
 
@@ -30,12 +32,18 @@ rev_room(rev_t *v)
     llm_gb_t *b = v->b;
     const llm_gdfa_t *a = &v->g->all;
     uint32_t n_rule = v->g->n_rule;
-    bool good = LLM_GB_ROOM(b, v->edge_head, v->cap[0], a->n) && LLM_GB_ROOM(b, v->edge_next, v->cap[1], a->n_ed)
-                && LLM_GB_ROOM(b, v->edge_from, v->cap[2], a->n_ed) && LLM_GB_ROOM(b, v->ret_head, v->cap[3], a->n)
-                && LLM_GB_ROOM(b, v->ret_next, v->cap[4], a->n_ca) && LLM_GB_ROOM(b, v->call_from, v->cap[5], a->n_ca)
-                && LLM_GB_ROOM(b, v->rule_head, v->cap[6], n_rule) && LLM_GB_ROOM(b, v->rule_next, v->cap[7], a->n_ca)
-                && LLM_GB_ROOM(b, v->rule_of, v->cap[8], a->n) && LLM_GB_ROOM(b, v->need, v->cap[9], a->n)
-                && LLM_GB_ROOM(b, v->dist, v->cap[10], a->n) && LLM_GB_ROOM(b, v->number, v->cap[11], a->n)
+    bool good = LLM_GB_ROOM(b, v->edge_head, v->cap[0], a->n)
+                && LLM_GB_ROOM(b, v->edge_next, v->cap[1], a->n_ed)
+                && LLM_GB_ROOM(b, v->edge_from, v->cap[2], a->n_ed)
+                && LLM_GB_ROOM(b, v->ret_head, v->cap[3], a->n)
+                && LLM_GB_ROOM(b, v->ret_next, v->cap[4], a->n_ca)
+                && LLM_GB_ROOM(b, v->call_from, v->cap[5], a->n_ca)
+                && LLM_GB_ROOM(b, v->rule_head, v->cap[6], n_rule)
+                && LLM_GB_ROOM(b, v->rule_next, v->cap[7], a->n_ca)
+                && LLM_GB_ROOM(b, v->rule_of, v->cap[8], a->n)
+                && LLM_GB_ROOM(b, v->need, v->cap[9], a->n)
+                && LLM_GB_ROOM(b, v->dist, v->cap[10], a->n)
+                && LLM_GB_ROOM(b, v->number, v->cap[11], a->n)
                 && LLM_GB_ROOM(b, v->first, v->cap[12], 2 * (uint64_t) n_rule);
     if (good) {
         v->follow = v->first + n_rule;
@@ -152,7 +160,8 @@ find_need(rev_t *v)
                 settle_call(v, &queue, k, level);
             }
             if (s == g->rule[v->rule_of[s]].state0) {
-                for (uint32_t k = v->rule_head[v->rule_of[s]]; k != LLM_G_NONE; k = v->rule_next[k]) {
+                for (uint32_t k = v->rule_head[v->rule_of[s]]; k != LLM_G_NONE;
+                     k = v->rule_next[k]) {
                     settle_call(v, &queue, k, level);
                 }
             }
@@ -180,7 +189,8 @@ static void
 relax(bucket_t *q, uint32_t s, uint32_t d)
 {
     rev_t *v = q->v;
-    if (d >= v->dist[s] || d >= MAX_DIST || !LLM_GB_ROOM(v->b, q->item, q->cap_item, (uint64_t) q->n_item + 1)) {
+    if (d >= v->dist[s] || d >= MAX_DIST
+        || !LLM_GB_ROOM(v->b, q->item, q->cap_item, (uint64_t) q->n_item + 1)) {
         return;
     }
     v->dist[s] = d;
@@ -196,7 +206,10 @@ relax_call(bucket_t *q, uint32_t call)
     relax(q, v->call_from[call], v->dist[v->g->rule[c->rule].state0] + v->dist[c->ret]);
 }
 
-/* Least number of bytes to the end of the rule (D. Knuth 1977, doi.org/10.1016/0020-0190(77)90002-3). */
+/*
+ * Least number of bytes to the end of the rule (D. Knuth 1977,
+ * doi.org/10.1016/0020-0190(77)90002-3).
+ */
 static bool
 find_dist(rev_t *v)
 {
@@ -228,9 +241,8 @@ find_dist(rev_t *v)
                 relax_call(&q, k);
             }
             uint32_t r = v->rule_of[it.state];
-            for (uint32_t k = it.state == g->rule[r].state0 ? v->rule_head[r] : LLM_G_NONE; k != LLM_G_NONE;
-                 k = v->rule_next[k])
-            {
+            for (uint32_t k = it.state == g->rule[r].state0 ? v->rule_head[r] : LLM_G_NONE;
+                 k != LLM_G_NONE; k = v->rule_next[k]) {
                 relax_call(&q, k);
             }
         }
@@ -263,7 +275,10 @@ reach(rev_t *v, llm_gvec_t *queue, uint32_t s)
     }
 }
 
-/* number[s]: index of the state in the block, for those that are alive and can be reached; returns their count. */
+/*
+ * number[s]: index of the state in the block, for those that are alive and can be reached; returns
+ * their count.
+ */
 static uint32_t
 number_states(rev_t *v)
 {
@@ -348,7 +363,8 @@ find_first_follow(rev_t *v)
     while (news && llm_gb_work(v->b, 16 * g->n_rule)) {
         news = false;
         for (uint32_t r = g->n_rule; r-- > 0;) {
-            news |= v->number[g->rule[r].state0] != LLM_G_NONE && state_first(v, g->rule[r].state0, &v->first[r]);
+            news |= v->number[g->rule[r].state0] != LLM_G_NONE
+                    && state_first(v, g->rule[r].state0, &v->first[r]);
         }
     }
     news = true;
@@ -387,8 +403,14 @@ write_rules(const rev_t *v, llm_grammar_t *h, const uint32_t *rule_no)
         }
         /* number[] ascends, so the first numbered state of the rule is its entry */
         *o = (llm_grule_t) {
-            .first = v->first[r], .follow = v->follow[r], .entry = v->number[lo], .state0 = v->number[lo], .n_states = n,
-            .min = src->min, .max = src->max, .builtin = src->builtin,
+            .first = v->first[r],
+            .follow = v->follow[r],
+            .entry = v->number[lo],
+            .state0 = v->number[lo],
+            .n_states = n,
+            .min = src->min,
+            .max = src->max,
+            .builtin = src->builtin,
         };
         if (src->kind == LLM_GR_PLAIN) {
             o->min = 0;
@@ -410,8 +432,14 @@ write_states(const rev_t *v, llm_grammar_t *h, const uint32_t *rule_no)
             continue;
         }
         st[v->number[i]] = (llm_gstate_t) {
-            .edge = s->edge, .call = s->call, .n_edges = (uint16_t) s->n_edges, .n_calls = (uint16_t) s->n_calls,
-            .rule = rule_no[v->rule_of[i]], .final = s->final, .need = (uint8_t) v->need[i], .dist = (uint16_t) v->dist[i],
+            .edge = s->edge,
+            .call = s->call,
+            .n_edges = (uint16_t) s->n_edges,
+            .n_calls = (uint16_t) s->n_calls,
+            .rule = rule_no[v->rule_of[i]],
+            .final = s->final,
+            .need = (uint8_t) v->need[i],
+            .dist = (uint16_t) v->dist[i],
         };
     }
     for (uint32_t k = 0; k < a->n_ed; k++) {
@@ -433,7 +461,8 @@ write_block(rev_t *v, uint32_t n_states, size_t *bytes)
     llm_grammar_t *h = NULL;
 
     for (uint32_t r = 0; r < g->n_rule; r++) {
-        llm_gvec_add(b, &rule_no, v->number[g->rule[r].state0] == LLM_G_NONE ? LLM_G_NONE : n_rules++);
+        llm_gvec_add(b, &rule_no,
+                     v->number[g->rule[r].state0] == LLM_G_NONE ? LLM_G_NONE : n_rules++);
     }
     for (uint32_t i = 0; i < g->all.n; i++) {
         if (g->all.st[i].n_calls > UINT16_MAX) {
@@ -457,10 +486,19 @@ write_block(rev_t *v, uint32_t n_states, size_t *bytes)
     }
     if (h != NULL) {
         *h = (llm_grammar_t) {
-            .magic = LLM_GRAMMAR_MAGIC, .version = LLM_GRAMMAR_VERSION, .bytes = (uint32_t) at, .n_rules = n_rules,
-            .n_states = n_states, .n_edges = g->all.n_ed, .n_calls = g->all.n_ca, .rules = (uint32_t) rules,
-            .states = (uint32_t) states, .edges = (uint32_t) edges, .calls = (uint32_t) calls,
-            .accepts_empty = g->all.st[0].final, .shared = 1,
+            .magic = LLM_GRAMMAR_MAGIC,
+            .version = LLM_GRAMMAR_VERSION,
+            .bytes = (uint32_t) at,
+            .n_rules = n_rules,
+            .n_states = n_states,
+            .n_edges = g->all.n_ed,
+            .n_calls = g->all.n_ca,
+            .rules = (uint32_t) rules,
+            .states = (uint32_t) states,
+            .edges = (uint32_t) edges,
+            .calls = (uint32_t) calls,
+            .accepts_empty = g->all.st[0].final,
+            .shared = 1,
         };
         for (int i = 0; i < 4; i++) {
             h->shared &= b->alphabet.w[i] == UINT64_MAX;
@@ -482,8 +520,10 @@ llm_gblock_write(llm_gb_t *b, llm_gauto_t *g, size_t *bytes)
     if (rev_room(&v)) {
         rev_link(&v);
         if (find_need(&v) && !alive(&v, 0)) {
-            llm_gb_fail(b, "no text can match it%s", b->alphabet.w[0] != UINT64_MAX || b->alphabet.w[1] != UINT64_MAX
-                        ? " (it may need characters that the vocabulary of the model lacks)" : "");
+            llm_gb_fail(b, "no text can match it%s",
+                        b->alphabet.w[0] != UINT64_MAX || b->alphabet.w[1] != UINT64_MAX
+                            ? " (it may need characters that the vocabulary of the model lacks)"
+                            : "");
         }
         if (b->rc == LLM_OK && find_dist(&v)) {
             uint32_t n = number_states(&v);
@@ -507,14 +547,15 @@ array_inside(uint32_t at, uint32_t n, size_t elem, uint32_t bytes)
 static bool
 check_state(const llm_grammar_t *h, const llm_gstate_t *s)
 {
-    if (s->rule >= h->n_rules || s->n_edges > 256 || s->edge > h->n_edges || s->n_edges > h->n_edges - s->edge
-        || s->call > h->n_calls || s->n_calls > h->n_calls - s->call || s->need > LLM_GRAMMAR_DEPTH)
-    {
+    if (s->rule >= h->n_rules || s->n_edges > 256 || s->edge > h->n_edges
+        || s->n_edges > h->n_edges - s->edge || s->call > h->n_calls
+        || s->n_calls > h->n_calls - s->call || s->need > LLM_GRAMMAR_DEPTH) {
         return false;
     }
     for (uint32_t k = 0; k < s->n_edges; k++) {
         const llm_gedge_t *e = &llm_g_edges(h)[s->edge + k];
-        if (e->to >= h->n_states || e->lo > e->hi || e->op > LLM_GOP_ENOUGH || (k > 0 && e[-1].hi >= e->lo)) {
+        if (e->to >= h->n_states || e->lo > e->hi || e->op > LLM_GOP_ENOUGH
+            || (k > 0 && e[-1].hi >= e->lo)) {
             return false;
         }
     }
@@ -532,18 +573,18 @@ llm_grammar_check(const void *block, size_t bytes)
 {
     const llm_grammar_t *h = block;
     if (bytes < sizeof(*h) || (uintptr_t) block % 8 != 0 || h->magic != LLM_GRAMMAR_MAGIC
-        || h->version != LLM_GRAMMAR_VERSION || h->bytes != bytes || h->n_rules == 0 || h->n_states == 0
-        || h->n_states > (1u << 28) || h->root >= h->n_rules || h->rules % 8 != 0
-        || !array_inside(h->rules, h->n_rules, sizeof(llm_grule_t), h->bytes)
+        || h->version != LLM_GRAMMAR_VERSION || h->bytes != bytes || h->n_rules == 0
+        || h->n_states == 0 || h->n_states > (1u << 28) || h->root >= h->n_rules
+        || h->rules % 8 != 0 || !array_inside(h->rules, h->n_rules, sizeof(llm_grule_t), h->bytes)
         || !array_inside(h->states, h->n_states, sizeof(llm_gstate_t), h->bytes)
         || !array_inside(h->edges, h->n_edges, sizeof(llm_gedge_t), h->bytes)
-        || !array_inside(h->calls, h->n_calls, sizeof(llm_gcall_t), h->bytes))
-    {
+        || !array_inside(h->calls, h->n_calls, sizeof(llm_gcall_t), h->bytes)) {
         return false;
     }
     for (uint32_t i = 0; i < h->n_rules; i++) {
         const llm_grule_t *r = &llm_g_rules(h)[i];
-        if (r->entry >= h->n_states || r->state0 > h->n_states || r->n_states > h->n_states - r->state0) {
+        if (r->entry >= h->n_states || r->state0 > h->n_states
+            || r->n_states > h->n_states - r->state0) {
             return false;
         }
     }

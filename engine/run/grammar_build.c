@@ -1,9 +1,11 @@
 /*
- * grammar_build.c - from rules to one automaton: which rules are copied into their callers and which are called.
+ * grammar_build.c - from rules to one automaton: which rules are copied into their callers and
+ * which are called.
  *
- * A rule is called when it is recursive, counts, is shared between grammars, or is large and used more than once;
- * every other one is copied, so that alternatives with a common beginning become one path. Nodes refer only
- * to nodes made before them, which bounds the recursion below by the depth that check_depth measured.
+ * A rule is called when it is recursive, counts, is shared between grammars, or is large and used
+ * more than once; every other one is copied, so that alternatives with a common beginning become
+ * one path. Nodes refer only to nodes made before them, which bounds the recursion below by the
+ * depth that check_depth measured.
  */
 #include "run/grammar_impl.h"
 
@@ -43,7 +45,8 @@ static bool
 check_depth(ana_t *a)
 {
     llm_gb_t *b = a->b;
-    if (!LLM_GB_ROOM(b, a->depth, a->cap_depth, b->n_node) || !LLM_GB_ROOM(b, a->size, a->cap_size, b->n_node)) {
+    if (!LLM_GB_ROOM(b, a->depth, a->cap_depth, b->n_node)
+        || !LLM_GB_ROOM(b, a->size, a->cap_size, b->n_node)) {
         return false;
     }
     memset(a->size, 0, b->n_node * sizeof(*a->size));
@@ -127,7 +130,8 @@ find_refs(ana_t *a)
     llm_gvec_t stack = { 0 };
     uint32_t *seen = NULL, *seen_rule = NULL, cap_seen = 0, cap_rule = 0;
     bool good = LLM_GB_ROOM(b, a->ref_at, a->cap_ref_at, (uint64_t) b->n_rule + 1)
-                && LLM_GB_ROOM(b, seen, cap_seen, b->n_node) && LLM_GB_ROOM(b, seen_rule, cap_rule, b->n_rule);
+                && LLM_GB_ROOM(b, seen, cap_seen, b->n_node)
+                && LLM_GB_ROOM(b, seen_rule, cap_rule, b->n_rule);
     if (good) {
         memset(seen, 0, b->n_node * sizeof(*seen));
         memset(seen_rule, 0, b->n_rule * sizeof(*seen_rule));
@@ -167,20 +171,22 @@ find_refs(ana_t *a)
 typedef struct { uint32_t rule, next; } visit_t;
 
 /*
- * Strongly connected components (R. Tarjan 1972, doi.org/10.1137/0201010) without recursion: a->order gets the rules with those
- * they mention first, a->loop[r] is 1 for rules of a component that has a cycle.
+ * Strongly connected components (R. Tarjan 1972, doi.org/10.1137/0201010) without recursion:
+ * a->order gets the rules with those they mention first, a->loop[r] is 1 for rules of a component
+ * that has a cycle.
  */
 static bool
 find_loops(ana_t *a)
 {
     llm_gb_t *b = a->b;
-    uint32_t *num = NULL, *low = NULL, cap_num = 0, cap_low = 0, count = 0, n_path = 0, cap_path = 0;
+    uint32_t *num = NULL, *low = NULL, cap_num = 0, cap_low = 0, count = 0, n_path = 0,
+             cap_path = 0;
     visit_t *path = NULL;
     llm_gvec_t open = { 0 };
 
     if (LLM_GB_ROOM(b, num, cap_num, b->n_rule) && LLM_GB_ROOM(b, low, cap_low, b->n_rule)
-        && LLM_GB_ROOM(b, a->loop, a->cap_loop, b->n_rule) && LLM_GB_ROOM(b, path, cap_path, b->n_rule))
-    {
+        && LLM_GB_ROOM(b, a->loop, a->cap_loop, b->n_rule)
+        && LLM_GB_ROOM(b, path, cap_path, b->n_rule)) {
         memset(num, 0, b->n_rule * sizeof(*num));
         memset(a->loop, 0, b->n_rule * sizeof(*a->loop));
     }
@@ -297,7 +303,8 @@ decide(ana_t *a)
         measure(a, r->body);
         r->size = a->size[r->body];
         r->depth = a->depth[r->body];
-        r->call = r->call || r->size > (r->uses > 1 ? COPY_MAX : COPY_MAX_ONCE) || r->depth > MAX_DEPTH / 2;
+        r->call = r->call || r->size > (r->uses > 1 ? COPY_MAX : COPY_MAX_ONCE)
+                  || r->depth > MAX_DEPTH / 2;
     }
 }
 
@@ -320,7 +327,8 @@ copy_edges(llm_gb_t *b, const llm_gdfa_t *d, const llm_gdstate_t *s, uint32_t ba
             if (!LLM_GB_ROOM(b, all->ed, all->cap_ed, (uint64_t) all->n_ed + 1)) {
                 return false;
             }
-            all->ed[all->n_ed++] = (llm_gedge_t) { (uint8_t) c, (uint8_t) hi, e.op, 0, base + e.to };
+            all->ed[all->n_ed++]
+                = (llm_gedge_t) { (uint8_t) c, (uint8_t) hi, e.op, 0, base + e.to };
             c = hi;
         }
     }
@@ -328,8 +336,8 @@ copy_edges(llm_gb_t *b, const llm_gdfa_t *d, const llm_gdstate_t *s, uint32_t ba
 }
 
 /*
- * Appends the automaton of a rule. A rule that is called must not match the empty text: its entry becomes a state that no edge
- * leads to and that is not final.
+ * Appends the automaton of a rule. A rule that is called must not match the empty text: its entry
+ * becomes a state that no edge leads to and that is not final.
  */
 static bool
 append(llm_gb_t *b, const llm_gdfa_t *d, bool called, llm_gauto_t *g)
@@ -357,7 +365,8 @@ append(llm_gb_t *b, const llm_gdfa_t *d, bool called, llm_gauto_t *g)
         llm_gdstate_t *t = &all->st[base + i];
         *t = (llm_gdstate_t) { .edge = all->n_ed, .call = all->n_ca, .n_calls = s->n_calls };
         t->final = s->final && !(fresh && i == 0);
-        if (!llm_gb_work(b, 1 + s->n_edges + s->n_calls) || !copy_edges(b, d, s, base + shift, all)) {
+        if (!llm_gb_work(b, 1 + s->n_edges + s->n_calls)
+            || !copy_edges(b, d, s, base + shift, all)) {
             return false;
         }
         t->n_edges = all->n_ed - t->edge;
@@ -370,7 +379,10 @@ append(llm_gb_t *b, const llm_gdfa_t *d, bool called, llm_gauto_t *g)
     return true;
 }
 
-/* The rules that can be reached by calls from the root, each with its states; calls refer to these rules afterwards. */
+/*
+ * The rules that can be reached by calls from the root, each with its states; calls refer to these
+ * rules afterwards.
+ */
 static bool
 collect(llm_gb_t *b, uint32_t root, llm_gauto_t *g)
 {
@@ -414,7 +426,8 @@ done:
 static bool
 check_left(llm_gb_t *b, const llm_gauto_t *g)
 {
-    uint32_t *state = NULL, cap = 0, cap_path = 0, n_path = 0;     /* 0 new, 1 on the path, 2 done */
+    /* 0 new, 1 on the path, 2 done */
+    uint32_t *state = NULL, cap = 0, cap_path = 0, n_path = 0;
     visit_t *path = NULL;
     if (!LLM_GB_ROOM(b, state, cap, g->n_rule) || !LLM_GB_ROOM(b, path, cap_path, g->n_rule)) {
         goto done;
@@ -440,8 +453,8 @@ check_left(llm_gb_t *b, const llm_gauto_t *g)
             } else if (state[to] == 1) {
                 const llm_gbrule_t *r = &b->rule[g->rule[to].rule];
                 if (r->n_name > 0) {
-                    llm_gb_fail(b, "rule \"%.*s\" begins with itself (left recursion)", (int) r->n_name,
-                                (const char *) b->bytes + r->name);
+                    llm_gb_fail(b, "rule \"%.*s\" begins with itself (left recursion)",
+                                (int) r->n_name, (const char *) b->bytes + r->name);
                 } else {
                     llm_gb_fail(b, "recursion without content: a value would contain only itself");
                 }

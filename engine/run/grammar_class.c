@@ -1,10 +1,11 @@
 /*
  * grammar_class.c - sets of characters, and how one character of a set is read byte by byte.
  *
- * A set is a list of ascending, disjoint code point ranges without surrogates. Its fragment is the smallest
- * automaton of its UTF-8 sequences: sequences are added in order and the finished branch is replaced
- * by an equal one if there is one (J. Daciuk et al. 2000, doi.org/10.1162/089120100561601). Inside a JSON string the quotation
- * mark, the backslash and control characters are written by their shortest escape, the others as they are.
+ * A set is a list of ascending, disjoint code point ranges without surrogates. Its fragment is the
+ * smallest automaton of its UTF-8 sequences: sequences are added in order and the finished branch
+ * is replaced by an equal one if there is one (J. Daciuk et al. 2000,
+ * doi.org/10.1162/089120100561601). Inside a JSON string the quotation mark, the backslash and
+ * control characters are written by their shortest escape, the others as they are.
  */
 #include "base/unicode.h"
 #include "run/grammar_impl.h"
@@ -146,7 +147,8 @@ scan_class(llm_gb_t *b, llm_gset_t *s, unsigned any, unsigned none)
     uint32_t from = LLM_G_NONE;
     int uniform = 0;        /* the page before is all outside (1) or all inside (2) */
     for (uint32_t c = 0; c < LLM_UC_MAX; c++) {
-        if ((c & 0xff) == 0 && c > 0 && uniform != 0 && llm_uc_index[c >> 8] == llm_uc_index[(c >> 8) - 1]) {
+        if ((c & 0xff) == 0 && c > 0 && uniform != 0
+            && llm_uc_index[c >> 8] == llm_uc_index[(c >> 8) - 1]) {
             c += 0xff;      /* the same page again */
             continue;
         }
@@ -224,8 +226,8 @@ put_seq(llm_gb_t *b, seqs_t *out, const seq_t *s)
 }
 
 /*
- * Splits lo..hi until, in each part, every byte position runs through its whole range independently of the others: at changes of
- * length, and where trailing bytes do not cover 80..bf.
+ * Splits lo..hi until, in each part, every byte position runs through its whole range independently
+ * of the others: at changes of length, and where trailing bytes do not cover 80..bf.
  */
 static bool
 put_utf8(llm_gb_t *b, seqs_t *out, uint32_t lo, uint32_t hi)
@@ -233,7 +235,8 @@ put_utf8(llm_gb_t *b, seqs_t *out, uint32_t lo, uint32_t hi)
     static const uint32_t last_of_length[] = { 0x7f, 0x7ff, 0xffff };
     for (int i = 0; i < 3; i++) {
         if (lo <= last_of_length[i] && hi > last_of_length[i]) {
-            return put_utf8(b, out, lo, last_of_length[i]) && put_utf8(b, out, last_of_length[i] + 1, hi);
+            return put_utf8(b, out, lo, last_of_length[i])
+                   && put_utf8(b, out, last_of_length[i] + 1, hi);
         }
     }
     for (unsigned bits = 6; hi > 0x7f && bits <= 18; bits += 6) {
@@ -308,7 +311,10 @@ by_bytes(const void *a, const void *b)
 
 /* --------------------------------------------------------------- fragment */
 
-/* States on the path of the last sequence, not yet final; edge k of level i leads to level i + 1 while it is open. */
+/*
+ * States on the path of the last sequence, not yet final; edge k of level i leads to level i + 1
+ * while it is open.
+ */
 typedef struct {
     llm_gedge_t ed[256];
     uint32_t    n;
@@ -323,7 +329,8 @@ static bool
 same(const llm_gb_t *b, uint32_t st, const level_t *l)
 {
     const llm_gfstate_t *s = &b->frag_st[st];
-    return s->n_edges == l->n && memcmp(&b->frag_ed[s->edge], l->ed, l->n * sizeof(llm_gedge_t)) == 0;
+    return s->n_edges == l->n
+           && memcmp(&b->frag_ed[s->edge], l->ed, l->n * sizeof(llm_gedge_t)) == 0;
 }
 
 /* The finished state with the edges of the level. */
@@ -392,9 +399,8 @@ build_frag(llm_gb_t *b, const seqs_t *in, llm_gfrag_t *f)
     for (uint32_t i = 0; i < in->n && b->rc == LLM_OK; i++) {
         const seq_t *s = &in->v[i];
         unsigned same_n = 0;
-        while (last != NULL && same_n < s->n && same_n < last->n && s->lo[same_n] == last->lo[same_n]
-               && s->hi[same_n] == last->hi[same_n])
-        {
+        while (last != NULL && same_n < s->n && same_n < last->n
+               && s->lo[same_n] == last->lo[same_n] && s->hi[same_n] == last->hi[same_n]) {
             same_n++;
         }
         if (last != NULL) {

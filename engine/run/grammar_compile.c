@@ -1,8 +1,9 @@
 /*
  * grammar_compile.c - from a request's grammar to a block, and the id under which it is cached.
  *
- * The id is SipHash-2-4 with 128 bits of output (J.-P. Aumasson, D. Bernstein 2012, 131002.net/siphash) of kind and text under
- * the caller's secret: a client that does not know it cannot make two grammars with one id.
+ * The id is SipHash-2-4 with 128 bits of output (J.-P. Aumasson, D. Bernstein 2012,
+ * 131002.net/siphash) of kind and text under the caller's secret: a client that does not know it
+ * cannot make two grammars with one id.
  */
 #include "run/grammar_impl.h"
 
@@ -49,7 +50,8 @@ llm_grammar_key(const llm_grammar_conf_t *conf, uint64_t id[2])
 {
     const uint8_t *s = (const uint8_t *) conf->text;
     size_t len = conf->kind == LLM_GRAMMAR_JSON_OBJECT ? 0 : conf->len, n = len;
-    sip_t h = { { conf->secret[0] ^ 0x736f6d6570736575u, conf->secret[1] ^ 0x646f72616e646f6du ^ 0xee,
+    sip_t h = { { conf->secret[0] ^ 0x736f6d6570736575u,
+                  conf->secret[1] ^ 0x646f72616e646f6du ^ 0xee,
                   conf->secret[0] ^ 0x6c7967656e657261u, conf->secret[1] ^ 0x7465646279746573u } };
 
     sip_word(&h, (uint64_t) conf->kind | (uint64_t) LLM_GRAMMAR_VERSION << 32);
@@ -76,7 +78,8 @@ llm_grammar_key(const llm_grammar_conf_t *conf, uint64_t id[2])
 /* ---------------------------------------------------------------- compile */
 
 llm_code_t
-llm_grammar_compile(llm_grammar_t **out, size_t *bytes, const llm_grammar_conf_t *conf, llm_err_t *err)
+llm_grammar_compile(llm_grammar_t **out, size_t *bytes, const llm_grammar_conf_t *conf,
+                    llm_err_t *err)
 {
     llm_gb_t b;
     uint32_t node = LLM_GN_FAIL_NODE;
@@ -89,7 +92,8 @@ llm_grammar_compile(llm_grammar_t **out, size_t *bytes, const llm_grammar_conf_t
         llm_gvocab_alphabet(conf->vocab, &b.alphabet);
     }
     if (conf->kind != LLM_GRAMMAR_JSON_OBJECT && conf->len > LLM_GRAMMAR_MAX_TEXT) {
-        llm_gb_fail(&b, "its text has %zu bytes, at most %u are read", conf->len, LLM_GRAMMAR_MAX_TEXT);
+        llm_gb_fail(&b, "its text has %zu bytes, at most %u are read", conf->len,
+                    LLM_GRAMMAR_MAX_TEXT);
         goto done;
     }
     switch (conf->kind) {

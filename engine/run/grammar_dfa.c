@@ -1,8 +1,9 @@
 /*
  * grammar_dfa.c - subset construction, products of regular automata.
  *
- * Calls of rules are symbols like bytes: a state calls a rule at most once, the places to go on in are joined. Two edges
- * over one byte may only be joined when they do the same to the counter; counted rules are built so that this holds.
+ * Calls of rules are symbols like bytes: a state calls a rule at most once, the places to go on in
+ * are joined. Two edges over one byte may only be joined when they do the same to the counter;
+ * counted rules are built so that this holds.
  */
 #include "run/grammar_impl.h"
 
@@ -150,16 +151,17 @@ intern(det_t *t)
     uint32_t k = h & (t->n_slot - 1);
     for (; t->slot[k] != 0; k = (k + 1) & (t->n_slot - 1)) {
         const struct sub *s = &t->sub[t->slot[k] - 1];
-        if (s->hash == h && s->n == n && memcmp(t->pool + s->at, t->set.v, n * sizeof(uint32_t)) == 0) {
+        if (s->hash == h && s->n == n
+            && memcmp(t->pool + s->at, t->set.v, n * sizeof(uint32_t)) == 0) {
             return t->slot[k] - 1;
         }
     }
     if (d->n >= LLM_GB_MAX_STATES) {
         return llm_gb_fail(b, "too complex");
     }
-    if (!LLM_GB_ROOM(b, d->st, d->cap, (uint64_t) d->n + 1) || !LLM_GB_ROOM(b, t->sub, t->cap_sub, (uint64_t) d->n + 1)
-        || !LLM_GB_ROOM(b, t->pool, t->cap_pool, (uint64_t) t->n_pool + n))
-    {
+    if (!LLM_GB_ROOM(b, d->st, d->cap, (uint64_t) d->n + 1)
+        || !LLM_GB_ROOM(b, t->sub, t->cap_sub, (uint64_t) d->n + 1)
+        || !LLM_GB_ROOM(b, t->pool, t->cap_pool, (uint64_t) t->n_pool + n)) {
         return 0;
     }
     memcpy(t->pool + t->n_pool, t->set.v, n * sizeof(uint32_t));
@@ -201,7 +203,8 @@ target(det_t *t, uint32_t head, uint32_t n)
 static bool
 put_link(det_t *t, uint32_t *head, uint32_t to)
 {
-    if (!llm_gb_work(t->b, 1) || !LLM_GB_ROOM(t->b, t->link, t->cap_link, (uint64_t) t->n_link + 1)) {
+    if (!llm_gb_work(t->b, 1)
+        || !LLM_GB_ROOM(t->b, t->link, t->cap_link, (uint64_t) t->n_link + 1)) {
         return false;
     }
     t->link[t->n_link] = (link_t) { to, *head };
@@ -256,7 +259,9 @@ byte_edges(det_t *t, const struct sub *s, uint32_t at)
         if (part[p].n > 0) {
             uint32_t to = target(t, part[p].head, part[p].n);
             uint8_t hi = (uint8_t) (p + 1 < n_part ? lo[p + 1] - 1 : 255);
-            if (t->b->rc != LLM_OK || !add_edge(t->b, d, first, (llm_gedge_t) { (uint8_t) lo[p], hi, part[p].op, 0, to })) {
+            if (t->b->rc != LLM_OK
+                || !add_edge(t->b, d, first,
+                             (llm_gedge_t) { (uint8_t) lo[p], hi, part[p].op, 0, to })) {
                 return false;
             }
         }
@@ -284,7 +289,8 @@ call_edges(det_t *t, const struct sub *s, uint32_t at)
             while (k < d->n_ca && d->ca[k].rule != f->ed[e].rule) {
                 k++;
             }
-            if (!llm_gb_work(t->b, 1 + k - first) || !LLM_GB_ROOM(t->b, d->ca, d->cap_ca, (uint64_t) d->n_ca + 1)) {
+            if (!llm_gb_work(t->b, 1 + k - first)
+                || !LLM_GB_ROOM(t->b, d->ca, d->cap_ca, (uint64_t) d->n_ca + 1)) {
                 return false;
             }
             if (k == d->n_ca) {
@@ -310,7 +316,8 @@ llm_gnfa_determinize(llm_gb_t *b, llm_gdfa_t *d)
     uint32_t n = b->nfa.n;
 
     *d = (llm_gdfa_t) { 0 };
-    if (LLM_GB_ROOM(b, t.single, t.cap_single, n) && LLM_GB_ROOM(b, t.mark, t.cap_mark, n) && rehash(&t, 64)) {
+    if (LLM_GB_ROOM(b, t.single, t.cap_single, n) && LLM_GB_ROOM(b, t.mark, t.cap_mark, n)
+        && rehash(&t, 64)) {
         memset(t.single, 0, n * sizeof(*t.single));
         memset(t.mark, 0, n * sizeof(*t.mark));
         t.stamp = 1;
@@ -394,7 +401,8 @@ pair_state(prod_t *p, uint32_t x, uint32_t y)
     if (d->n >= LLM_GB_MAX_STATES) {
         return llm_gb_fail(b, "too complex");
     }
-    if (!LLM_GB_ROOM(b, d->st, d->cap, (uint64_t) d->n + 1) || !LLM_GB_ROOM(b, p->pair, p->cap_pair, (uint64_t) d->n + 1)) {
+    if (!LLM_GB_ROOM(b, d->st, d->cap, (uint64_t) d->n + 1)
+        || !LLM_GB_ROOM(b, p->pair, p->cap_pair, (uint64_t) d->n + 1)) {
         return 0;
     }
     p->pair[d->n] = (struct pair) { x, y };
@@ -432,7 +440,8 @@ pair_edges(prod_t *p, uint32_t at, bool minus)
             }
             if (both || minus) {
                 uint32_t to = pair_state(p, ex->to, both ? ey->to : LLM_G_NONE);
-                add_edge(p->b, d, first, (llm_gedge_t) { (uint8_t) lo, (uint8_t) hi, LLM_GOP_NONE, 0, to });
+                add_edge(p->b, d, first,
+                         (llm_gedge_t) { (uint8_t) lo, (uint8_t) hi, LLM_GOP_NONE, 0, to });
             }
             lo = hi + 1;
         }
@@ -557,7 +566,8 @@ product_node(llm_gb_t *b, uint32_t x, uint32_t y, bool minus)
 {
     llm_gdfa_t dx = { 0 }, dy = { 0 }, out = { 0 };
     uint32_t node = LLM_GN_FAIL_NODE;
-    if (llm_gdfa_node(b, x, &dx) && llm_gdfa_node(b, y, &dy) && llm_gdfa_product(b, &dx, &dy, minus, &out)) {
+    if (llm_gdfa_node(b, x, &dx) && llm_gdfa_node(b, y, &dy)
+        && llm_gdfa_product(b, &dx, &dy, minus, &out)) {
         node = llm_gn_dfa(b, &out);
     }
     llm_gdfa_drop(b, &dx);

@@ -1,11 +1,12 @@
 /*
- * grammar_gbnf.c - grammars as rules, in the notation that llama.cpp made common (docs/grammar.md has the syntax).
+ * grammar_gbnf.c - grammars as rules, in the notation that llama.cpp made common (docs/grammar.md
+ * has the syntax).
  *
  *   root ::= "yes" | "no" rest{1,3}      # a comment
  *   rest ::= [a-z]+ | "<" %json {"type": "integer"} ">"
  *
- * A rule ends at the end of its line unless a group is open or an alternative is still to come. %json is followed by a
- * JSON schema, whose texts stand at that place.
+ * A rule ends at the end of its line unless a group is open or an alternative is still to come.
+ * %json is followed by a JSON schema, whose texts stand at that place.
  */
 #include "base/unicode.h"
 #include "run/grammar_impl.h"
@@ -76,7 +77,8 @@ skip(gb_t *p, bool lines)
 static bool
 name_char(int c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-'
+           || c == '_';
 }
 
 static size_t
@@ -142,7 +144,8 @@ named_rule(gb_t *p)
     size_t n = name_length(p);
     const uint8_t *s = p->s + p->at;
     if (n == 0 || n > MAX_NAME) {
-        return refuse(p, n == 0 ? "a rule name is expected" : "a rule name is longer than 64 characters");
+        return refuse(p, n == 0 ? "a rule name is expected"
+                                : "a rule name is longer than 64 characters");
     }
     if (2 * (p->n_rules + 1) > p->n_slot && !grow(p)) {
         return 0;
@@ -172,7 +175,10 @@ hex(gb_t *p, unsigned n)
     int64_t v = 0;
     for (unsigned i = 0; i < n; i++) {
         int c = peek(p, i);
-        int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int d = c >= '0' && c <= '9'   ? c - '0'
+                : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                       : -1;
         if (d < 0) {
             return -1;
         }
@@ -217,7 +223,8 @@ character(gb_t *p)
         break;
     }
     if (v < 0 || v >= LLM_UC_MAX || (v >= 0xd800 && v <= 0xdfff)) {
-        refuse(p, "an escape is not one of \\n \\r \\t \\\\ \\\" \\[ \\] \\- \\^ \\xHH \\uHHHH \\UHHHHHHHH");
+        refuse(p, "an escape is not one of \\n \\r \\t \\\\ \\\" \\[ \\] \\- \\^ \\xHH \\uHHHH "
+                  "\\UHHHHHHHH");
         return -1;
     }
     return v;
@@ -441,12 +448,14 @@ llm_gb_gbnf(llm_gb_t *b, const char *text, size_t len)
     for (uint32_t i = 0; b->rc == LLM_OK && i < p.n_slot; i++) {
         const llm_gbrule_t *r = p.slot[i] != 0 ? &b->rule[p.slot[i] - 1] : NULL;
         if (r != NULL && !r->defined) {
-            llm_gb_fail(b, "rule \"%.*s\" is not defined", (int) r->n_name, (const char *) b->bytes + r->name);
+            llm_gb_fail(b, "rule \"%.*s\" is not defined", (int) r->n_name,
+                        (const char *) b->bytes + r->name);
         }
     }
     if (b->rc == LLM_OK) {
         uint32_t *root = p.n_slot > 0 ? find(&p, (const uint8_t *) "root", 4) : NULL;
-        node = root != NULL && *root != 0 ? llm_gn_ref(b, *root - 1) : llm_gb_fail(b, "there is no rule \"root\"");
+        node = root != NULL && *root != 0 ? llm_gn_ref(b, *root - 1)
+                                          : llm_gb_fail(b, "there is no rule \"root\"");
     }
     LLM_GB_DROP(b, p.slot, p.cap_slot);
     return node;

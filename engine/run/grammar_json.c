@@ -1,8 +1,9 @@
 /*
  * grammar_json.c - the pieces of JSON that need no schema (RFC 8259).
  *
- * One optional space is allowed where JSON allows white space between two tokens of a value, none around the whole text.
- * Strings, numbers and the any-value are built-in rules: they are equal in every grammar, so their masks are shared.
+ * One optional space is allowed where JSON allows white space between two tokens of a value, none
+ * around the whole text. Strings, numbers and the any-value are built-in rules: they are equal in
+ * every grammar, so their masks are shared.
  */
 #include "run/grammar_impl.h"
 
@@ -41,15 +42,15 @@ static uint32_t
 code_unit(llm_gb_t *b)
 {
     uint32_t first[] = {
-        llm_gn_byte(b, '0', '9'), llm_gn_byte(b, 'A', 'C'), llm_gn_byte(b, 'E', 'F'), llm_gn_byte(b, 'a', 'c'),
-        llm_gn_byte(b, 'e', 'f'),
+        llm_gn_byte(b, '0', '9'), llm_gn_byte(b, 'A', 'C'), llm_gn_byte(b, 'E', 'F'),
+        llm_gn_byte(b, 'a', 'c'), llm_gn_byte(b, 'e', 'f'),
     };
     uint32_t hex2 = llm_gn_rep(b, hex(b), 2, 2), d = llm_gn_oneof(b, "Dd");
     uint32_t low[] = { llm_gn_lit(b, "\\u", 2), d, llm_gn_oneof(b, "CDEFcdef"), hex2 };
     uint32_t kinds[] = {
         llm_gn_seq2(b, llm_gn_alt(b, first, 5), llm_gn_rep(b, hex(b), 3, 3)),
         llm_gn_seq3(b, d, llm_gn_byte(b, '0', '7'), hex2),
-        llm_gn_seq(b, (uint32_t[]) { d, llm_gn_oneof(b, "89ABab"), hex2, llm_gn_seq(b, low, 4) }, 4),
+        llm_gn_seq(b, (uint32_t[]){ d, llm_gn_oneof(b, "89ABab"), hex2, llm_gn_seq(b, low, 4) }, 4),
     };
     return llm_gn_alt(b, kinds, 3);
 }
@@ -146,19 +147,27 @@ builtin(llm_gb_t *b, uint32_t body, uint32_t which)
     return llm_gn_ref(b, rule);
 }
 
-/* Digits are bounded so that every number is finite as a double, and so that a model cannot write digits for ever. */
+/*
+ * Digits are bounded so that every number is finite as a double, and so that a model cannot write
+ * digits for ever.
+ */
 uint32_t
 llm_gj_number(llm_gb_t *b)
 {
     if (b->number == 0) {
         uint32_t digit = llm_gn_byte(b, '0', '9');
         uint32_t whole = llm_gn_alt2(b, llm_gn_byte(b, '0', '0'),
-                                     llm_gn_seq2(b, llm_gn_byte(b, '1', '9'), llm_gn_rep(b, digit, 0, 17)));
+                                     llm_gn_seq2(b, llm_gn_byte(b, '1', '9'),
+                                                 llm_gn_rep(b, digit, 0, 17)));
         uint32_t frac = llm_gn_seq2(b, llm_gn_byte(b, '.', '.'), llm_gn_rep(b, digit, 1, 17));
-        uint32_t exp = llm_gn_seq3(b, llm_gn_oneof(b, "Ee"), llm_gn_rep(b, llm_gn_oneof(b, "+-"), 0, 1),
+        uint32_t exp = llm_gn_seq3(b, llm_gn_oneof(b, "Ee"),
+                                   llm_gn_rep(b, llm_gn_oneof(b, "+-"), 0, 1),
                                    llm_gn_rep(b, digit, 1, 2));
         uint32_t parts[] = {
-            llm_gn_rep(b, llm_gn_byte(b, '-', '-'), 0, 1), whole, llm_gn_rep(b, frac, 0, 1), llm_gn_rep(b, exp, 0, 1),
+            llm_gn_rep(b, llm_gn_byte(b, '-', '-'), 0, 1),
+            whole,
+            llm_gn_rep(b, frac, 0, 1),
+            llm_gn_rep(b, exp, 0, 1),
         };
         b->number = builtin(b, llm_gn_seq(b, parts, 4), LLM_GB_NUMBER);
     }

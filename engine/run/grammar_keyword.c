@@ -1,8 +1,8 @@
 /*
  * grammar_keyword.c - the keywords of one schema, checked and added to its conjunction.
  *
- * ONE table says of every keyword of JSON Schema what becomes of it. A keyword that is not in the table is an annotation,
- * as the specification says.
+ * ONE table says of every keyword of JSON Schema what becomes of it. A keyword that is not in the
+ * table is an annotation, as the specification says.
  */
 #include "run/grammar_schema.h"
 
@@ -20,21 +20,51 @@ typedef enum {
 } kind_t;
 
 static const struct { const char *name; kind_t kind; } table[] = {
-    { "type", K_TYPE }, { "enum", K_ENUM }, { "const", K_CONST },
-    { "minLength", K_MIN_LEN }, { "maxLength", K_MAX_LEN }, { "pattern", K_PATTERN }, { "format", K_FORMAT },
-    { "minimum", K_MIN }, { "maximum", K_MAX }, { "exclusiveMinimum", K_XMIN }, { "exclusiveMaximum", K_XMAX },
+    { "type", K_TYPE },
+    { "enum", K_ENUM },
+    { "const", K_CONST },
+    { "minLength", K_MIN_LEN },
+    { "maxLength", K_MAX_LEN },
+    { "pattern", K_PATTERN },
+    { "format", K_FORMAT },
+    { "minimum", K_MIN },
+    { "maximum", K_MAX },
+    { "exclusiveMinimum", K_XMIN },
+    { "exclusiveMaximum", K_XMAX },
     { "multipleOf", K_MULTIPLE },
-    { "properties", K_OBJECT }, { "required", K_OBJECT }, { "additionalProperties", K_OBJECT },
-    { "patternProperties", K_OBJECT }, { "propertyNames", K_NAMES }, { "minProperties", K_MIN_PROPS },
-    { "maxProperties", K_MAX_PROPS }, { "unevaluatedProperties", K_UNEVALUATED_PROPS },
-    { "items", K_ARRAY }, { "prefixItems", K_ARRAY }, { "additionalItems", K_ARRAY },
-    { "minItems", K_MIN_ITEMS }, { "maxItems", K_MAX_ITEMS }, { "uniqueItems", K_UNIQUE },
+    { "properties", K_OBJECT },
+    { "required", K_OBJECT },
+    { "additionalProperties", K_OBJECT },
+    { "patternProperties", K_OBJECT },
+    { "propertyNames", K_NAMES },
+    { "minProperties", K_MIN_PROPS },
+    { "maxProperties", K_MAX_PROPS },
+    { "unevaluatedProperties", K_UNEVALUATED_PROPS },
+    { "items", K_ARRAY },
+    { "prefixItems", K_ARRAY },
+    { "additionalItems", K_ARRAY },
+    { "minItems", K_MIN_ITEMS },
+    { "maxItems", K_MAX_ITEMS },
+    { "uniqueItems", K_UNIQUE },
     { "unevaluatedItems", K_UNEVALUATED_ITEMS },
-    { "not", K_REFUSE }, { "if", K_REFUSE }, { "then", K_REFUSE }, { "else", K_REFUSE }, { "contains", K_REFUSE },
-    { "minContains", K_REFUSE }, { "maxContains", K_REFUSE }, { "dependentRequired", K_REFUSE },
-    { "dependentSchemas", K_REFUSE }, { "dependencies", K_REFUSE }, { "$dynamicRef", K_REFUSE }, { "$recursiveRef", K_REFUSE },
-    { "extends", K_REFUSE }, { "disallow", K_REFUSE },
-    { "$ref", K_NOTE }, { "allOf", K_NOTE }, { "anyOf", K_NOTE }, { "oneOf", K_NOTE },
+    { "not", K_REFUSE },
+    { "if", K_REFUSE },
+    { "then", K_REFUSE },
+    { "else", K_REFUSE },
+    { "contains", K_REFUSE },
+    { "minContains", K_REFUSE },
+    { "maxContains", K_REFUSE },
+    { "dependentRequired", K_REFUSE },
+    { "dependentSchemas", K_REFUSE },
+    { "dependencies", K_REFUSE },
+    { "$dynamicRef", K_REFUSE },
+    { "$recursiveRef", K_REFUSE },
+    { "extends", K_REFUSE },
+    { "disallow", K_REFUSE },
+    { "$ref", K_NOTE },
+    { "allOf", K_NOTE },
+    { "anyOf", K_NOTE },
+    { "oneOf", K_NOTE },
 };
 
 static kind_t
@@ -51,8 +81,9 @@ kind_of(const char *name)
 /* -------------------------------------------------------------------- types */
 
 static const struct { const char *name; unsigned bits; } type_names[] = {
-    { "null", LLM_GT_NULL }, { "boolean", LLM_GT_BOOL }, { "string", LLM_GT_STRING }, { "integer", LLM_GT_INTEGER },
-    { "number", LLM_GT_NUMBER }, { "object", LLM_GT_OBJECT }, { "array", LLM_GT_ARRAY },
+    { "null", LLM_GT_NULL },       { "boolean", LLM_GT_BOOL },  { "string", LLM_GT_STRING },
+    { "integer", LLM_GT_INTEGER }, { "number", LLM_GT_NUMBER }, { "object", LLM_GT_OBJECT },
+    { "array", LLM_GT_ARRAY },
 };
 
 static unsigned
@@ -80,7 +111,8 @@ llm_gs_type_of(const json_t *value)
     case JSON_INTEGER:
         return LLM_GT_INTEGER;
     case JSON_REAL:
-        return floor(json_real_value(value)) == json_real_value(value) ? LLM_GT_INTEGER : LLM_GT_FRACTION;
+        return floor(json_real_value(value)) == json_real_value(value) ? LLM_GT_INTEGER
+                                                                       : LLM_GT_FRACTION;
     case JSON_NULL:
         return LLM_GT_NULL;
     default:
@@ -99,7 +131,8 @@ add_type(llm_gsch_t *s, const json_t *value, llm_gflat_t *f)
         bits |= one;
     }
     if (!good) {
-        llm_gs_fail(s, "type is \"null\", \"boolean\", \"string\", \"integer\", \"number\", \"object\", \"array\" or a list of these");
+        llm_gs_fail(s, "type is \"null\", \"boolean\", \"string\", \"integer\", \"number\", "
+                       "\"object\", \"array\" or a list of these");
         return false;
     }
     f->types &= bits;
@@ -127,7 +160,8 @@ static bool
 add_const(llm_gsch_t *s, json_t *value, llm_gflat_t *f)
 {
     json_t *list = json_array();
-    if (list == NULL || json_array_append(list, value) != 0 || !llm_gptrs_add(s->b, &s->made, list)) {
+    if (list == NULL || json_array_append(list, value) != 0
+        || !llm_gptrs_add(s->b, &s->made, list)) {
         json_decref(list);
         llm_gb_nomem(s->b);
         return false;
@@ -180,7 +214,8 @@ bound_value(const llm_gbound_t *x)
 
 /* Keeps the tighter of two bounds. */
 static bool
-add_bound(llm_gsch_t *s, const char *key, const json_t *value, bool is_min, bool exclusive, llm_gflat_t *f)
+add_bound(llm_gsch_t *s, const char *key, const json_t *value, bool is_min, bool exclusive,
+          llm_gflat_t *f)
 {
     llm_gbound_t *old = is_min ? &f->lo : &f->hi, x = { .present = true, .exclusive = exclusive };
     if (!json_is_number(value)) {
@@ -206,7 +241,8 @@ add_bound(llm_gsch_t *s, const char *key, const json_t *value, bool is_min, bool
 
 /* Draft 4 has exclusiveMinimum: true beside minimum. */
 static bool
-add_exclusive(llm_gsch_t *s, json_t *schema, const char *key, const json_t *value, bool is_min, llm_gflat_t *f)
+add_exclusive(llm_gsch_t *s, json_t *schema, const char *key, const json_t *value, bool is_min,
+              llm_gflat_t *f)
 {
     if (!json_is_boolean(value)) {
         return add_bound(s, key, value, is_min, true, f);
@@ -288,7 +324,8 @@ unevaluated(llm_gsch_t *s, json_t *schema, const char *key, const json_t *value,
             return false;
         }
     }
-    return json_is_false(value) ? add_once(s->b, object ? &f->objects : &f->arrays, schema) : refuse(s, key);
+    return json_is_false(value) ? add_once(s->b, object ? &f->objects : &f->arrays, schema)
+                                : refuse(s, key);
 }
 
 static bool

@@ -1,9 +1,10 @@
 /*
  * grammar_min.c - joins states of a deterministic automaton that read the same texts.
  *
- * Partition refinement over transitions (A. Valmari 2012, doi.org/10.1016/j.ipl.2011.12.004): O(m log m) for m transitions,
- * whatever the alphabet. Edges are first cut at every byte where any edge of the automaton begins or ends, so that equal
- * behaviour has equal labels. Calls are labels too. Equal automata of a rule get equal numbers in every grammar.
+ * Partition refinement over transitions (A. Valmari 2012, doi.org/10.1016/j.ipl.2011.12.004): O(m
+ * log m) for m transitions, whatever the alphabet. Edges are first cut at every byte where any edge
+ * of the automaton begins or ends, so that equal behaviour has equal labels. Calls are labels too.
+ * Equal automata of a rule get equal numbers in every grammar.
  */
 #include "run/grammar_impl.h"
 
@@ -14,7 +15,8 @@
 /* Sets of elements 0..n-1 that are disjoint and cover all; a set is a stretch of elem. */
 typedef struct {
     uint32_t *elem, *where, *set_of;    /* per element: order, its place in the order, its set */
-    uint32_t *first, *past, *marked;    /* per set: stretch, and how many at its beginning are marked */
+    /* per set: stretch, and how many at its beginning are marked */
+    uint32_t *first, *past, *marked;
     uint32_t *touched, n_touched, n_sets, cap[7];
 } part_t;
 
@@ -24,7 +26,8 @@ typedef struct { uint32_t from, to, label; } move_t;
 static bool
 part_init(llm_gb_t *b, part_t *p, uint32_t n)
 {
-    uint32_t **all[] = { &p->elem, &p->where, &p->set_of, &p->first, &p->past, &p->marked, &p->touched };
+    uint32_t **all[] = { &p->elem, &p->where,  &p->set_of, &p->first,
+                         &p->past, &p->marked, &p->touched };
     for (int i = 0; i < 7; i++) {
         if (!llm_gb_room(b, all[i], &p->cap[i], (uint64_t) n + 1, sizeof(uint32_t))) {
             return false;
@@ -44,7 +47,8 @@ part_init(llm_gb_t *b, part_t *p, uint32_t n)
 static void
 part_drop(llm_gb_t *b, part_t *p)
 {
-    uint32_t **all[] = { &p->elem, &p->where, &p->set_of, &p->first, &p->past, &p->marked, &p->touched };
+    uint32_t **all[] = { &p->elem, &p->where,  &p->set_of, &p->first,
+                         &p->past, &p->marked, &p->touched };
     for (int i = 0; i < 7; i++) {
         llm_gb_drop(b, all[i], &p->cap[i], sizeof(uint32_t));
     }
@@ -66,7 +70,9 @@ mark(part_t *p, uint32_t e)
     }
 }
 
-/* Every touched set becomes two, unless all of it is marked; the smaller part gets the new number. */
+/*
+ * Every touched set becomes two, unless all of it is marked; the smaller part gets the new number.
+ */
 static void
 split(part_t *p)
 {
@@ -187,7 +193,8 @@ static bool
 sort_by_target(min_t *m)
 {
     uint32_t n = m->d->n;
-    if (!LLM_GB_ROOM(m->b, m->at, m->cap_at, (uint64_t) n + 2) || !LLM_GB_ROOM(m->b, m->into, m->cap_into, m->n_move)) {
+    if (!LLM_GB_ROOM(m->b, m->at, m->cap_at, (uint64_t) n + 2)
+        || !LLM_GB_ROOM(m->b, m->into, m->cap_into, m->n_move)) {
         return false;
     }
     memset(m->at, 0, (n + 2) * sizeof(uint32_t));
@@ -245,9 +252,10 @@ quotient(min_t *m)
     const uint32_t *set_of = m->states.set_of;
     uint32_t *no = NULL, cap_no = 0, n = 0;
 
-    if (!LLM_GB_ROOM(b, no, cap_no, m->states.n_sets) || !LLM_GB_ROOM(b, out.st, out.cap, m->states.n_sets)
-        || !LLM_GB_ROOM(b, out.ed, out.cap_ed, d->n_ed) || !LLM_GB_ROOM(b, out.ca, out.cap_ca, d->n_ca))
-    {
+    if (!LLM_GB_ROOM(b, no, cap_no, m->states.n_sets)
+        || !LLM_GB_ROOM(b, out.st, out.cap, m->states.n_sets)
+        || !LLM_GB_ROOM(b, out.ed, out.cap_ed, d->n_ed)
+        || !LLM_GB_ROOM(b, out.ca, out.cap_ca, d->n_ca)) {
         LLM_GB_DROP(b, no, cap_no);
         llm_gdfa_drop(b, &out);
         return false;
@@ -263,7 +271,9 @@ quotient(min_t *m)
             continue;
         }
         llm_gdstate_t *t = &out.st[out.n++];
-        *t = (llm_gdstate_t) { .edge = out.n_ed, .call = out.n_ca, .n_calls = d->st[s].n_calls, .final = d->st[s].final };
+        *t = (llm_gdstate_t) {
+            .edge = out.n_ed, .call = out.n_ca, .n_calls = d->st[s].n_calls, .final = d->st[s].final
+        };
         for (uint32_t k = d->st[s].edge; k < d->st[s].edge + d->st[s].n_edges; k++) {
             llm_gedge_t e = d->ed[k], *last = out.n_ed > t->edge ? &out.ed[out.n_ed - 1] : NULL;
             e.to = no[set_of[e.to]];
@@ -289,7 +299,8 @@ llm_gdfa_minimize(llm_gb_t *b, llm_gdfa_t *d)
 {
     min_t m = { .b = b, .d = d };
     bool cut[257], good = d->n < 3 || find_cuts(d, cut) > MAX_MOVES;
-    if (!good && part_init(b, &m.states, d->n) && list_moves(&m, cut) && init_moves(&m) && sort_by_target(&m)) {
+    if (!good && part_init(b, &m.states, d->n) && list_moves(&m, cut) && init_moves(&m)
+        && sort_by_target(&m)) {
         refine(&m);
         good = b->rc == LLM_OK && (m.states.n_sets == d->n || quotient(&m));
     }

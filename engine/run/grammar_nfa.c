@@ -1,8 +1,10 @@
 /*
- * grammar_nfa.c - nodes to a nondeterministic automaton (K. Thompson 1968, doi.org/10.1145/363347.363387).
+ * grammar_nfa.c - nodes to a nondeterministic automaton (K. Thompson 1968,
+ * doi.org/10.1145/363347.363387).
  *
- * State 0 is the start, state 1 the end. References to rules that are not marked `call` are built in place. Edges keep
- * the order of the text: it decides which readings of an ambiguous text are kept at run time.
+ * State 0 is the start, state 1 the end. References to rules that are not marked `call` are built
+ * in place. Edges keep the order of the text: it decides which readings of an ambiguous text are
+ * kept at run time.
  */
 #include "run/grammar_impl.h"
 
@@ -146,8 +148,8 @@ build_dfa(llm_gb_t *b, const llm_gdfa_t *d, uint32_t from, uint32_t to)
 }
 
 /*
- * Items in order, some of them optional. none: nothing was written yet; some: something was. Both lead to the same item, so
- * n optional items take n states, not 2^n.
+ * Items in order, some of them optional. none: nothing was written yet; some: something was. Both
+ * lead to the same item, so n optional items take n states, not 2^n.
  */
 static void
 build_members(llm_gb_t *b, const llm_gnode_t *n, uint32_t from, uint32_t to)

@@ -1,5 +1,6 @@
 /*
- * grammar_node.c - the workplace of a grammar that is being compiled: failure, memory, nodes and rules.
+ * grammar_node.c - the workplace of a grammar that is being compiled: failure, memory, nodes and
+ * rules.
  *
  * Failure is sticky: the first one fills the error, afterwards every constructor returns node 0 and
  * allocates nothing, so that front ends need no check after each call. Work is counted, not timed:
@@ -171,7 +172,8 @@ llm_gn_lit(llm_gb_t *b, const void *s, size_t n)
         memcpy(b->bytes + b->n_bytes, s, n);
     }
     b->n_bytes += (uint32_t) n;
-    return add(b, (llm_gnode_t) { .kind = LLM_GN_LIT, .a = b->n_bytes - (uint32_t) n, .n = (uint32_t) n });
+    return add(b, (llm_gnode_t) {
+                      .kind = LLM_GN_LIT, .a = b->n_bytes - (uint32_t) n, .n = (uint32_t) n });
 }
 
 uint32_t
@@ -295,7 +297,8 @@ llm_gn_ref(llm_gb_t *b, uint32_t rule)
 uint32_t
 llm_gn_dfa(llm_gb_t *b, llm_gdfa_t *d)
 {
-    if (b->rc != LLM_OK || d->n == 0 || !LLM_GB_ROOM(b, b->dfa, b->cap_dfa, (uint64_t) b->n_dfa + 1)) {
+    if (b->rc != LLM_OK || d->n == 0
+        || !LLM_GB_ROOM(b, b->dfa, b->cap_dfa, (uint64_t) b->n_dfa + 1)) {
         llm_gdfa_drop(b, d);
         return LLM_GN_FAIL_NODE;
     }
@@ -306,7 +309,8 @@ llm_gn_dfa(llm_gb_t *b, llm_gdfa_t *d)
 
 /* Kids: lead, sep, extra, then the pairs. */
 uint32_t
-llm_gn_members(llm_gb_t *b, const uint32_t *pairs, uint32_t n, uint32_t lead, uint32_t sep, uint32_t extra)
+llm_gn_members(llm_gb_t *b, const uint32_t *pairs, uint32_t n, uint32_t lead, uint32_t sep,
+               uint32_t extra)
 {
     uint32_t from = b->kids.n;
     llm_gvec_add(b, &b->kids, lead);

@@ -1,9 +1,10 @@
 /*
  * grammar_object.c - objects and arrays of a schema.
  *
- * Listed members come in the order of `properties` (of the first schema that names them); required ones that no schema lists
- * follow. Other members come after them: those of patternProperties, then what additionalProperties
- * allows. Their keys are written canonically and exclude the listed ones, so a listed member can never be written twice.
+ * Listed members come in the order of `properties` (of the first schema that names them); required
+ * ones that no schema lists follow. Other members come after them: those of patternProperties, then
+ * what additionalProperties allows. Their keys are written canonically and exclude the listed ones,
+ * so a listed member can never be written twice.
  */
 #include "run/grammar_schema.h"
 
@@ -44,14 +45,16 @@ pattern_matches(llm_gsch_t *s, const char *pattern, size_t n, const char *key)
     bool good = b->rc == LLM_OK && llm_gdfa_node(b, node, &d);
     if (good) {
         const llm_gnode_t *t = &b->node[text];
-        good = llm_gdfa_matches(&d, t->kind == LLM_GN_LIT ? b->bytes + t->a : NULL, t->kind == LLM_GN_LIT ? t->n : 0);
+        good = llm_gdfa_matches(&d, t->kind == LLM_GN_LIT ? b->bytes + t->a : NULL,
+                                t->kind == LLM_GN_LIT ? t->n : 0);
     }
     llm_gdfa_drop(b, &d);
     return good;
 }
 
 bool
-llm_gs_member(llm_gsch_t *s, const llm_gflat_t *f, const char *key, llm_gitems_t *items, bool *listed)
+llm_gs_member(llm_gsch_t *s, const llm_gflat_t *f, const char *key, llm_gitems_t *items,
+              bool *listed)
 {
     *listed = false;
     for (uint32_t i = 0; i < f->objects.n && s->b->rc == LLM_OK; i++) {
@@ -114,7 +117,8 @@ add_member(obj_t *o, const char *key, bool required)
         return false;
     }
     snprintf(below, sizeof(below), "properties/%.60s", key);
-    uint32_t text = llm_gj_text(b, key, strlen(key), false), node = LLM_GN_FAIL_NODE, quote = llm_gn_byte(b, '"', '"');
+    uint32_t text = llm_gj_text(b, key, strlen(key), false), node = LLM_GN_FAIL_NODE,
+             quote = llm_gn_byte(b, '"', '"');
     llm_gvec_add(b, &o->keys, text);
     if (llm_gs_member(s, o->f, key, &items, &listed)) {
         uint32_t value = items.n > 0 ? llm_gs_value(s, &items, below) : llm_gj_value(b);
@@ -158,7 +162,8 @@ add_listed(obj_t *o)
         }
         for (size_t k = 0; k < json_array_size(list); k++) {
             json_t *name = json_array_get(list, k);
-            if (!json_is_string(name) || strlen(json_string_value(name)) != json_string_length(name)) {
+            if (!json_is_string(name)
+                || strlen(json_string_value(name)) != json_string_length(name)) {
                 llm_gs_fail(s, "required is a list of names");
                 return false;
             }
@@ -184,11 +189,14 @@ collect_patterns(obj_t *o)
             return false;
         }
         json_object_foreach(map, pattern, value) {
-            uint32_t node = llm_gb_regex(b, pattern, strlen(pattern), LLM_GRE_SEARCH, "patternProperties");
+            uint32_t node = llm_gb_regex(b, pattern, strlen(pattern), LLM_GRE_SEARCH,
+                                         "patternProperties");
             if (!LLM_GB_ROOM(b, o->pattern, o->cap_pattern, (uint64_t) o->n_pattern + 1)) {
                 return false;
             }
-            o->pattern[o->n_pattern++] = (llm_gpattern_t) { .owner = o->f->objects.v[i], .schema = value, .node = node };
+            o->pattern[o->n_pattern++] = (llm_gpattern_t) { .owner = o->f->objects.v[i],
+                                                           .schema = value,
+                                                           .node = node };
         }
     }
     return b->rc == LLM_OK;
@@ -229,7 +237,8 @@ other_pairs(obj_t *o, const llm_gpattern_t *own)
     }
     for (uint32_t i = 0; i < o->f->objects.n; i++) {
         json_t *more = others_of(o->f->objects.v[i]);
-        if (more != NULL && !(own != NULL && own->owner == o->f->objects.v[i]) && !json_is_true(more)) {
+        if (more != NULL && !(own != NULL && own->owner == o->f->objects.v[i])
+            && !json_is_true(more)) {
             llm_gitems_add(b, &items, more, 0);
         }
     }
@@ -239,12 +248,17 @@ other_pairs(obj_t *o, const llm_gpattern_t *own)
     uint32_t node = LLM_GN_FAIL_NODE, quote = llm_gn_byte(b, '"', '"');
     if (good && b->rc == LLM_OK) {
         bool free_key = own == NULL && o->any_name && o->keys.n == 0 && o->n_pattern == 0;
-        uint32_t key = free_key ? llm_gj_string(b, 0, LLM_G_INF)
-                                : other_keys(o, own != NULL ? own->node : llm_gj_anychars(b, 0, LLM_G_INF), own);
+        uint32_t key = free_key
+                           ? llm_gj_string(b, 0, LLM_G_INF)
+                           : other_keys(o,
+                                        own != NULL ? own->node : llm_gj_anychars(b, 0, LLM_G_INF),
+                                        own);
         if (!free_key) {
             key = llm_gn_seq3(b, quote, key, quote);
         }
-        uint32_t value = items.n > 0 ? llm_gs_value(s, &items, own != NULL ? "patternProperties" : "additionalProperties")
+        uint32_t value = items.n > 0 ? llm_gs_value(s, &items,
+                                                    own != NULL ? "patternProperties"
+                                                                : "additionalProperties")
                                      : llm_gj_value(b);
         if (key != LLM_GN_FAIL_NODE && value != LLM_GN_FAIL_NODE) {
             node = llm_gj_pair(b, key, value);
@@ -319,7 +333,9 @@ find_names(obj_t *o)
             for (size_t i = 0; i < json_array_size(f.enums.v[0]); i++) {
                 json_t *v = json_array_get(f.enums.v[0], i);
                 if (json_is_string(v)) {
-                    llm_gvec_add(b, &kids, llm_gj_text(b, json_string_value(v), json_string_length(v), false));
+                    llm_gvec_add(b, &kids,
+                                 llm_gj_text(b, json_string_value(v), json_string_length(v),
+                                             false));
                 }
             }
             if (f.enums.n > 1) {
@@ -347,21 +363,27 @@ braces(obj_t *o, uint32_t extra)
     if (n == 0 && f->min_props <= 1) {
         return llm_gj_list(b, '{', extra, '}', f->min_props, f->max_props);
     }
-    if (f->min_props > o->n_required && f->min_props <= n && extra == LLM_GN_FAIL_NODE && f->min_props == n) {
+    if (f->min_props > o->n_required && f->min_props <= n && extra == LLM_GN_FAIL_NODE
+        && f->min_props == n) {
         for (uint32_t i = 0; i < n; i++) {
             o->pairs.v[2 * i + 1] = false;      /* all of them */
         }
     } else if (f->min_props > o->n_required) {
-        return llm_gs_fail(o->s, "minProperties is not supported where it is not a number of listed members that are required");
+        return llm_gs_fail(o->s, "minProperties is not supported where it is not a number of "
+                                 "listed members that are required");
     }
     if (f->max_props < o->n_required) {
         return LLM_GN_FAIL_NODE;
     }
     if (f->max_props < n || (f->max_props != LLM_G_INF && extra != LLM_GN_FAIL_NODE)) {
-        return llm_gs_fail(o->s, "maxProperties is not supported beside listed members that are optional");
+        return llm_gs_fail(
+            o->s, "maxProperties is not supported beside listed members that are optional");
     }
     uint32_t members = llm_gn_members(b, o->pairs.v, n, llm_gj_space(b), llm_gj_comma(b), extra);
-    return llm_gn_seq(b, (uint32_t[]) { llm_gn_byte(b, '{', '{'), members, llm_gj_space(b), llm_gn_byte(b, '}', '}') }, 4);
+    return llm_gn_seq(b,
+                      (uint32_t[]){ llm_gn_byte(b, '{', '{'), members, llm_gj_space(b),
+                                    llm_gn_byte(b, '}', '}') },
+                      4);
 }
 
 uint32_t
@@ -392,11 +414,15 @@ llm_gs_object(llm_gsch_t *s, const llm_gflat_t *f)
 
 /* -------------------------------------------------------------------- array */
 
-/* The schemas of items at fixed places, and the one for items after them, under the names of all drafts. */
+/*
+ * The schemas of items at fixed places, and the one for items after them, under the names of all
+ * drafts.
+ */
 static json_t *
 prefix_of(json_t *schema)
 {
-    json_t *prefix = json_object_get(schema, "prefixItems"), *items = json_object_get(schema, "items");
+    json_t *prefix = json_object_get(schema, "prefixItems"),
+           *items = json_object_get(schema, "items");
     return prefix != NULL ? prefix : json_is_array(items) ? items : NULL;
 }
 
@@ -459,7 +485,10 @@ tuple(llm_gsch_t *s, const llm_gflat_t *f, uint32_t n, uint32_t min, uint32_t ma
         node = llm_gn_seq3(b, i > 0 ? comma : llm_gj_space(b), item[i], node);
         node = i >= min ? llm_gn_rep(b, node, 0, 1) : node;
     }
-    return llm_gn_seq(b, (uint32_t[]) { llm_gn_byte(b, '[', '['), node, llm_gj_space(b), llm_gn_byte(b, ']', ']') }, 4);
+    return llm_gn_seq(b,
+                      (uint32_t[]){ llm_gn_byte(b, '[', '['), node, llm_gj_space(b),
+                                    llm_gn_byte(b, ']', ']') },
+                      4);
 }
 
 uint32_t

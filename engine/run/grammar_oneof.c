@@ -1,14 +1,17 @@
 /*
  * grammar_oneof.c - whether the values of one schema are all refused by another.
  *
- * oneOf is anyOf when that holds between all its schemas. The proof only looks at what is cheap and common: types,
- * enumerated values, limits of numbers, and members that tell variants apart. What it cannot prove counts as not excluded.
+ * oneOf is anyOf when that holds between all its schemas. The proof only looks at what is cheap and
+ * common: types, enumerated values, limits of numbers, and members that tell variants apart. What
+ * it cannot prove counts as not excluded.
  */
 #include "run/grammar_schema.h"
 
 #define MAX_DEPTH 6
 
-/* Values of the enum that f allows by type and the other enums; NULL: none (index behind the last). */
+/*
+ * Values of the enum that f allows by type and the other enums; NULL: none (index behind the last).
+ */
 static bool
 has_value(const llm_gflat_t *f, const json_t *v)
 {
@@ -51,11 +54,13 @@ bounds_exclude(const llm_gbound_t *hi, const llm_gbound_t *lo)
 
 /* a requires the member, and what it may hold there is refused by b. */
 static bool
-member_excludes(llm_gsch_t *s, const llm_gflat_t *a, const llm_gflat_t *b, const char *key, unsigned depth)
+member_excludes(llm_gsch_t *s, const llm_gflat_t *a, const llm_gflat_t *b, const char *key,
+                unsigned depth)
 {
     llm_gitems_t x = { 0 }, y = { 0 };
     bool listed_x, listed_y, out = false;
-    bool can_x = llm_gs_member(s, a, key, &x, &listed_x), can_y = llm_gs_member(s, b, key, &y, &listed_y);
+    bool can_x = llm_gs_member(s, a, key, &x, &listed_x),
+         can_y = llm_gs_member(s, b, key, &y, &listed_y);
     if (s->b->rc == LLM_OK) {
         out = !can_x || !can_y || (x.n > 0 && y.n > 0 && llm_gs_excludes(s, &x, &y, depth + 1));
     }
@@ -76,7 +81,8 @@ never_written(llm_gsch_t *s, const llm_gflat_t *a, const char *key)
     }
     for (uint32_t i = 0; i < a->objects.n; i++) {
         json_t *more = json_object_get(a->objects.v[i], "additionalProperties");
-        if ((more != NULL && !json_is_false(more)) || json_object_get(a->objects.v[i], "patternProperties") != NULL) {
+        if ((more != NULL && !json_is_false(more))
+            || json_object_get(a->objects.v[i], "patternProperties") != NULL) {
             return !can;
         }
         named = named || json_object_get(a->objects.v[i], "properties") != NULL;
@@ -141,7 +147,8 @@ branch(llm_gsch_t *s, const llm_gflat_t *f, size_t i, llm_gitems_t *out)
 
 /* Every branch of the choice of f (side 0: of a, side 1: of b) excludes the other side. */
 static bool
-branches_exclude(llm_gsch_t *s, const llm_gflat_t *f, const llm_gitems_t *other, int side, unsigned depth)
+branches_exclude(llm_gsch_t *s, const llm_gflat_t *f, const llm_gitems_t *other, int side,
+                 unsigned depth)
 {
     bool all = true;
     for (size_t i = 0; all && i < json_array_size(f->choice) && s->b->rc == LLM_OK; i++) {
@@ -158,7 +165,8 @@ llm_gs_excludes(llm_gsch_t *s, const llm_gitems_t *a, const llm_gitems_t *b, uns
 {
     llm_gflat_t fa = { 0 }, fb = { 0 };
     bool out = false;
-    if (depth <= MAX_DEPTH && llm_gb_work(s->b, 64) && llm_gs_flatten(s, a, &fa) && llm_gs_flatten(s, b, &fb)) {
+    if (depth <= MAX_DEPTH && llm_gb_work(s->b, 64) && llm_gs_flatten(s, a, &fa)
+        && llm_gs_flatten(s, b, &fb)) {
         out = flats_exclude(s, &fa, &fb, depth);
         if (!out && fb.choice != NULL) {
             out = branches_exclude(s, &fb, a, 1, depth);

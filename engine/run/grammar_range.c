@@ -1,9 +1,9 @@
 /*
  * grammar_range.c - numbers between two limits, digit by digit.
  *
- * A range of numbers of equal length splits at its first digit into at most three parts: the smallest first digit with a lower
- * limit for the rest, digits in between with any rest, the largest with an upper limit. Fractions are compared the
- * same way. "-0" is never written.
+ * A range of numbers of equal length splits at its first digit into at most three parts: the
+ * smallest first digit with a lower limit for the rest, digits in between with any rest, the
+ * largest with an upper limit. Fractions are compared the same way. "-0" is never written.
  */
 #include "run/grammar_impl.h"
 
@@ -99,12 +99,14 @@ frac_ge(llm_gb_t *b, const limit_t *f, uint32_t k)
     uint32_t left = MAX_FRACTION - k;
     if (k < f->n) {
         uint32_t more = llm_gn_seq2(b, digit(b, f->frac[k] + 1, '9'), digits(b, 0, left - 1));
-        return llm_gn_alt2(b, more, llm_gn_seq2(b, digit(b, f->frac[k], f->frac[k]), frac_ge(b, f, k + 1)));
+        return llm_gn_alt2(b, more,
+                           llm_gn_seq2(b, digit(b, f->frac[k], f->frac[k]), frac_ge(b, f, k + 1)));
     }
     if (!f->exclusive) {
         return digits(b, k == 0, left);
     }
-    return llm_gn_seq3(b, llm_gn_rep(b, digit(b, '0', '0'), 0, left - 1), digit(b, '1', '9'), digits(b, 0, left - 1));
+    return llm_gn_seq3(b, llm_gn_rep(b, digit(b, '0', '0'), 0, left - 1), digit(b, '1', '9'),
+                       digits(b, 0, left - 1));
 }
 
 /* Digits k.. of a fraction that is at most f (below it: exclusive). */
@@ -139,14 +141,16 @@ magnitudes(llm_gb_t *b, const limit_t *lo, const limit_t *hi)
     }
     uint32_t ge = with_point(b, frac_ge(b, lo, 0), lo->n == 0 && !lo->exclusive);
     uint32_t le = with_point(b, frac_le(b, hi, 0), hi->n > 0 || !hi->exclusive);
-    uint32_t first = whole_range(b, lo->whole, lo->whole), last = whole_range(b, hi->whole, hi->whole);
+    uint32_t first = whole_range(b, lo->whole, lo->whole),
+             last = whole_range(b, hi->whole, hi->whole);
     if (lo->whole == hi->whole) {
         return llm_gn_seq2(b, first, llm_gn_and(b, ge, le));
     }
     uint32_t part[] = {
         llm_gn_seq2(b, first, ge),
         hi->whole - lo->whole < 2 ? LLM_GN_FAIL_NODE
-            : llm_gn_seq2(b, whole_range(b, lo->whole + 1, hi->whole - 1), with_point(b, digits(b, 1, MAX_FRACTION), true)),
+                                  : llm_gn_seq2(b, whole_range(b, lo->whole + 1, hi->whole - 1),
+                                                with_point(b, digits(b, 1, MAX_FRACTION), true)),
         llm_gn_seq2(b, last, le),
     };
     return llm_gn_alt(b, part, 3);
@@ -174,7 +178,10 @@ shortest(double d, char *out, int *n_digits)
     return *c == 'e' ? atoi(c + 1) + 1 : 1;
 }
 
-/* Fills *l with |bound|; false after a failure. Beyond what is written, the limit is where that ends. */
+/*
+ * Fills *l with |bound|; false after a failure. Beyond what is written, the limit is where that
+ * ends.
+ */
 static bool
 to_limit(llm_gb_t *b, const llm_gbound_t *x, limit_t *l)
 {
@@ -189,7 +196,8 @@ to_limit(llm_gb_t *b, const llm_gbound_t *x, limit_t *l)
         }
         for (int i = point; i < n && x->d != 0; i++) {
             if (l->n == MAX_FRACTION - 1) {
-                llm_gb_fail(b, "a limit of numbers has more than %u digits after the point", MAX_FRACTION - 1);
+                llm_gb_fail(b, "a limit of numbers has more than %u digits after the point",
+                            MAX_FRACTION - 1);
                 return false;
             }
             l->frac[l->n++] = i < 0 ? '0' : s[i];
@@ -209,21 +217,24 @@ to_limit(llm_gb_t *b, const llm_gbound_t *x, limit_t *l)
 uint32_t
 llm_gj_num_range(llm_gb_t *b, const llm_gbound_t *lo, const llm_gbound_t *hi)
 {
-    limit_t low = { .whole = MAX_WHOLE }, high = { .whole = MAX_WHOLE }, zero = { 0 }, above_zero = { .exclusive = true };
+    limit_t low = { .whole = MAX_WHOLE }, high = { .whole = MAX_WHOLE }, zero = { 0 },
+            above_zero = { .exclusive = true };
     double l = lo->is_int ? (double) lo->i : lo->d, h = hi->is_int ? (double) hi->i : hi->d;
     if ((lo->present && !to_limit(b, lo, &low)) || (hi->present && !to_limit(b, hi, &high))) {
         return LLM_GN_FAIL_NODE;
     }
     bool low_neg = !lo->present || l < 0, high_neg = hi->present && h < 0;
     if ((lo->present && l > (double) MAX_WHOLE) || (hi->present && h < -(double) MAX_WHOLE)) {
-        return llm_gb_fail(b, "numbers beyond %llu are not written", (unsigned long long) MAX_WHOLE);
+        return llm_gb_fail(b, "numbers beyond %llu are not written",
+                           (unsigned long long) MAX_WHOLE);
     }
     uint32_t part[2] = { LLM_GN_FAIL_NODE, LLM_GN_FAIL_NODE };
     if (!high_neg) {
         part[0] = magnitudes(b, low_neg ? &zero : &low, &high);
     }
     if (low_neg) {
-        part[1] = llm_gn_seq2(b, llm_gn_byte(b, '-', '-'), magnitudes(b, high_neg ? &high : &above_zero, &low));
+        part[1] = llm_gn_seq2(b, llm_gn_byte(b, '-', '-'),
+                              magnitudes(b, high_neg ? &high : &above_zero, &low));
     }
     return llm_gn_alt(b, part, 2);
 }

@@ -1,10 +1,11 @@
 /*
  * grammar_regex.c - regular expressions (docs/grammar.md has the syntax).
  *
- * Recursive descent over the text. Constructs that dialects read differently, or that are not regular, are refused by name; classes
- * like \w mean what every dialect agrees on. Anchors are nodes of their own until the end, where they decide what
- * may stand around a match: resolve() turns a node into four, one for each combination of "only at the beginning" and
- * "only at the end".
+ * Recursive descent over the text. Constructs that dialects read differently, or that are not
+ * regular, are refused by name; classes like \w mean what every dialect agrees on. Anchors are
+ * nodes of their own until the end, where they decide what may stand around a match: resolve()
+ * turns a node into four, one for each combination of "only at the beginning" and "only at the
+ * end".
  */
 #include "base/unicode.h"
 #include "run/grammar_impl.h"
@@ -76,7 +77,10 @@ set_node(re_t *p, llm_gset_t *set)
 static int
 hex_digit(int c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 /* n hexadecimal digits; -1: they are not there. */
@@ -113,15 +117,16 @@ hex_escape(re_t *p, int kind)
         v = hex_number(p, kind == 'x' ? 2 : kind == 'U' ? 8 : 4);
         if (kind == 'u' && v >= 0xd800 && v <= 0xdbff && take(p, "\\u")) {
             int64_t low = hex_number(p, 4);
-            return low >= 0xdc00 && low <= 0xdfff ? 0x10000 + ((v - 0xd800) << 10) + (low - 0xdc00) : -1;
+            return low >= 0xdc00 && low <= 0xdfff ? 0x10000 + ((v - 0xd800) << 10) + (low - 0xdc00)
+                                                  : -1;
         }
     }
     return v >= LLM_UC_MAX || (v >= 0xd800 && v <= 0xdfff) ? -1 : v;
 }
 
 /*
- * Adds class \c to the set. \d and the schema's \w are ASCII; \w of a regex are the letters and digits of all scripts. The negated
- * ones leave out what any dialect puts into the class.
+ * Adds class \c to the set. \d and the schema's \w are ASCII; \w of a regex are the letters and
+ * digits of all scripts. The negated ones leave out what any dialect puts into the class.
  */
 static bool
 class_escape(re_t *p, llm_gset_t *set, int c)
@@ -195,8 +200,9 @@ property(re_t *p, llm_gset_t *set, bool negated)
     }
     llm_gset_t s = { 0 };
     if (!llm_gset_add_category(p->b, &s, name, n)) {
-        llm_gb_fail(p->b, "%s: \\p{%.*s} is not supported (general categories like L, Lu, N, Nd are)", p->what,
-                    n > 40 ? 40 : (int) n, name);
+        llm_gb_fail(p->b,
+                    "%s: \\p{%.*s} is not supported (general categories like L, Lu, N, Nd are)",
+                    p->what, n > 40 ? 40 : (int) n, name);
     } else {
         if (negated) {
             llm_gset_negate(p->b, &s);
@@ -219,7 +225,8 @@ char_escape(re_t *p, int c)
     if (c == 'x' || c == 'u' || c == 'U') {
         return hex_escape(p, c);
     }
-    if (c > ' ' && c < 0x7f && !(c >= '0' && c <= '9') && !(c >= 'A' && c <= 'Z') && !(c >= 'a' && c <= 'z')) {
+    if (c > ' ' && c < 0x7f && !(c >= '0' && c <= '9') && !(c >= 'A' && c <= 'Z')
+        && !(c >= 'a' && c <= 'z')) {
         return c;
     }
     return c == ' ' ? c : -1;
@@ -250,7 +257,10 @@ bad_escape(re_t *p, int c)
 
 /* ---------------------------------------------------------------- classes */
 
-/* One character of a class as it is written; LLM_UC_MAX: it was a class of its own, which is in the set now. */
+/*
+ * One character of a class as it is written; LLM_UC_MAX: it was a class of its own, which is in the
+ * set now.
+ */
 static int64_t
 class_char(re_t *p, llm_gset_t *set)
 {
@@ -373,7 +383,8 @@ parse_group(re_t *p)
                 return refuse(p, "the name of a group is not closed");
             }
         } else if (!take(p, ":")) {
-            return refuse(p, "\"(?\" with flags, conditions, comments or atomic groups is not supported");
+            return refuse(
+                p, "\"(?\" with flags, conditions, comments or atomic groups is not supported");
         }
     } else if (peek(p, 0) == '*') {
         return refuse(p, "\"(*\" verbs are not supported");
@@ -512,7 +523,8 @@ parse_repeat(re_t *p)
         return node;
     }
     if (max < min || min > MAX_REPEAT || (max != LLM_G_INF && max > MAX_REPEAT)) {
-        return refuse(p, max < min ? "a repeat ends before it begins" : "a repeat count is over 100000");
+        return refuse(p, max < min ? "a repeat ends before it begins"
+                                   : "a repeat count is over 100000");
     }
     const llm_gnode_t *n = &p->b->node[node];
     if (n->kind == LLM_GN_BOL || n->kind == LLM_GN_EOL) {
@@ -569,11 +581,16 @@ static void
 join(re_t *p, parts_t *x, const parts_t *y)
 {
     for (int i = 0; i < 4; i++) {
-        x->v[i] = x->v[i] == 0 ? y->v[i] : y->v[i] == 0 ? x->v[i] : llm_gn_alt2(p->b, x->v[i], y->v[i]);
+        x->v[i] = x->v[i] == 0   ? y->v[i]
+                  : y->v[i] == 0 ? x->v[i]
+                                 : llm_gn_alt2(p->b, x->v[i], y->v[i]);
     }
 }
 
-/* x followed by y: an anchor of the beginning needs nothing in front of it, one of the end nothing behind it. */
+/*
+ * x followed by y: an anchor of the beginning needs nothing in front of it, one of the end nothing
+ * behind it.
+ */
 static parts_t
 follow(re_t *p, const parts_t *x, const parts_t *y)
 {
@@ -583,7 +600,8 @@ follow(re_t *p, const parts_t *x, const parts_t *y)
             if (x->v[i] == 0 || y->v[k] == 0) {
                 continue;
             }
-            if (((k & 1) && x->v[i] != LLM_GN_EMPTY_NODE) || ((i & 2) && y->v[k] != LLM_GN_EMPTY_NODE)) {
+            if (((k & 1) && x->v[i] != LLM_GN_EMPTY_NODE)
+                || ((i & 2) && y->v[k] != LLM_GN_EMPTY_NODE)) {
                 refuse(p, "an anchor (^ or $) in the middle is not supported");
                 return out;
             }
@@ -686,7 +704,9 @@ llm_gb_regex(llm_gb_t *b, const char *text, size_t len, llm_gre_mode_t mode, con
     }
     uint32_t any = llm_gj_anychars(b, 0, LLM_G_INF), part[4];
     for (int i = 0; i < 4; i++) {
-        part[i] = x.v[i] == 0 ? 0 : llm_gn_seq3(b, i & 1 ? LLM_GN_EMPTY_NODE : any, x.v[i], i & 2 ? LLM_GN_EMPTY_NODE : any);
+        part[i] = x.v[i] == 0 ? 0
+                              : llm_gn_seq3(b, i & 1 ? LLM_GN_EMPTY_NODE : any, x.v[i],
+                                            i & 2 ? LLM_GN_EMPTY_NODE : any);
     }
     return llm_gn_alt(b, part, 4);
 }

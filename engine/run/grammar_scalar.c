@@ -11,13 +11,17 @@
 
 #define YEAR     "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
 #define LEAP     "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
-#define DATE     "(?:" YEAR "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)" \
-                 "|02-(?:0[1-9]|1[0-9]|2[0-8]))|" LEAP "-02-29)"
+#define DATE \
+    "(?:" YEAR \
+    "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)" \
+    "|02-(?:0[1-9]|1[0-9]|2[0-8]))|" LEAP "-02-29)"
 #define CLOCK    "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 #define TIME     CLOCK ":[0-5][0-9](?:\\.[0-9]{1,6})?(?:Z|[+-]" CLOCK ")"
 #define COUNT    "[0-9]{1,4}"
-#define DURATION_DATE "(?:" COUNT "D|" COUNT "M(?:" COUNT "D)?|" COUNT "Y(?:" COUNT "M(?:" COUNT "D)?)?)"
-#define DURATION_TIME "T(?:" COUNT "H(?:" COUNT "M(?:" COUNT "S)?)?|" COUNT "M(?:" COUNT "S)?|" COUNT "S)"
+#define DURATION_DATE \
+    "(?:" COUNT "D|" COUNT "M(?:" COUNT "D)?|" COUNT "Y(?:" COUNT "M(?:" COUNT "D)?)?)"
+#define DURATION_TIME \
+    "T(?:" COUNT "H(?:" COUNT "M(?:" COUNT "S)?)?|" COUNT "M(?:" COUNT "S)?|" COUNT "S)"
 #define OCTET    "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 #define IPV4     OCTET "(?:\\." OCTET "){3}"
 #define H16      "[0-9A-Fa-f]{1,4}"
@@ -26,8 +30,10 @@
 #define DOMAIN   "(?:" LABEL "\\.){1,3}[A-Za-z]{2,24}"
 #define ATEXT    "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,20}"
 #define PCHAR    "(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
-#define URL      "[a-z][a-z0-9+.-]{0,15}://" HOST "(?::[1-9][0-9]{0,3})?(?:/" PCHAR "*)*(?:\\?(?:" PCHAR "|[/?])*)?" \
-                 "(?:#(?:" PCHAR "|[/?])*)?"
+#define URL \
+    "[a-z][a-z0-9+.-]{0,15}://" HOST "(?::[1-9][0-9]{0,3})?(?:/" PCHAR "*)*(?:\\?(?:" PCHAR \
+    "|[/?])*)?" \
+    "(?:#(?:" PCHAR "|[/?])*)?"
 
 static const struct { const char *name, *regex; } formats[] = {
     { "date", DATE },
@@ -36,8 +42,10 @@ static const struct { const char *name, *regex; } formats[] = {
     { "duration", "P(?:" DURATION_DATE "(?:" DURATION_TIME ")?|" DURATION_TIME "|" COUNT "W)" },
     { "uuid", "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}" },
     { "ipv4", IPV4 },
-    { "ipv6", "(?:" H16 ":){7}" H16 "|(?:" H16 ":){1,7}:|(?:" H16 ":){1,6}:" H16 "|(?:" H16 ":){1,5}(?::" H16 "){1,2}"
-              "|(?:" H16 ":){1,4}(?::" H16 "){1,3}|(?:" H16 ":){1,3}(?::" H16 "){1,4}|(?:" H16 ":){1,2}(?::" H16 "){1,5}"
+    { "ipv6", "(?:" H16 ":){7}" H16 "|(?:" H16 ":){1,7}:|(?:" H16 ":){1,6}:" H16 "|(?:" H16
+              ":){1,5}(?::" H16 "){1,2}"
+              "|(?:" H16 ":){1,4}(?::" H16 "){1,3}|(?:" H16 ":){1,3}(?::" H16 "){1,4}|(?:" H16
+              ":){1,2}(?::" H16 "){1,5}"
               "|" H16 ":(?::" H16 "){1,6}|:(?:(?::" H16 "){1,7}|:)" },
     { "hostname", HOST },
     { "email", ATEXT "(?:\\." ATEXT "){0,2}@" DOMAIN },
@@ -93,8 +101,9 @@ llm_gs_string(llm_gsch_t *s, const llm_gflat_t *f)
     llm_gb_t *b = s->b;
     bool free_text;
     if (f->patterns.n == 0 && f->formats.n == 0) {
-        return f->min_len > f->max_len || f->min_len == LLM_G_INF ? LLM_GN_FAIL_NODE
-                                                                 : llm_gj_string(b, f->min_len, f->max_len);
+        return f->min_len > f->max_len || f->min_len == LLM_G_INF
+                   ? LLM_GN_FAIL_NODE
+                   : llm_gj_string(b, f->min_len, f->max_len);
     }
     uint32_t quote = llm_gn_byte(b, '"', '"');
     return llm_gn_seq3(b, quote, llm_gs_content(s, f, &free_text), quote);
@@ -142,7 +151,9 @@ llm_gs_number(llm_gsch_t *s, const llm_gflat_t *f, bool fractions)
         return llm_gj_num_range(b, &f->lo, &f->hi);
     }
     int64_t lo, hi;
-    return int_limit(&f->lo, true, &lo) && int_limit(&f->hi, false, &hi) ? llm_gj_int_range(b, lo, hi) : LLM_GN_FAIL_NODE;
+    return int_limit(&f->lo, true, &lo) && int_limit(&f->hi, false, &hi)
+               ? llm_gj_int_range(b, lo, hi)
+               : LLM_GN_FAIL_NODE;
 }
 
 /* -------------------------------------------------------------------- enums */
@@ -230,7 +241,8 @@ literal(llm_gb_t *b, json_t *v)
         break;
     }
     }
-    node = llm_gn_members(b, kids.v, kids.n / 2, llm_gj_space(b), llm_gj_comma(b), LLM_GN_FAIL_NODE);
+    node = llm_gn_members(b, kids.v, kids.n / 2, llm_gj_space(b), llm_gj_comma(b),
+                          LLM_GN_FAIL_NODE);
     llm_gvec_drop(b, &kids);
     return llm_gn_seq(b, (uint32_t[]) { open, node, llm_gj_space(b), close }, 4);
 }
@@ -249,7 +261,10 @@ within(const llm_gbound_t *x, const json_t *v, bool is_min)
     return d == limit ? !x->exclusive : is_min ? d > limit : d < limit;
 }
 
-/* Whether a value of one enum is in the others and satisfies the rest; strings (or NULL) are what strings must be. */
+/*
+ * Whether a value of one enum is in the others and satisfies the rest; strings (or NULL) are what
+ * strings must be.
+ */
 static bool
 fits(llm_gsch_t *s, const llm_gflat_t *f, json_t *v, const llm_gdfa_t *strings)
 {
@@ -270,20 +285,27 @@ fits(llm_gsch_t *s, const llm_gflat_t *f, json_t *v, const llm_gdfa_t *strings)
     if (type & LLM_GT_NUMBER) {
         return within(&f->lo, v, true) && within(&f->hi, v, false);
     }
-    bool limited = type == LLM_GT_OBJECT ? f->objects.n > 0 || f->names.n > 0 || f->min_props > 0 || f->max_props != LLM_G_INF
-                                         : f->arrays.n > 0 || f->min_items > 0 || f->max_items != LLM_G_INF;
+    bool limited = type == LLM_GT_OBJECT
+                       ? f->objects.n > 0 || f->names.n > 0 || f->min_props > 0
+                             || f->max_props != LLM_G_INF
+                       : f->arrays.n > 0 || f->min_items > 0 || f->max_items != LLM_G_INF;
     if ((type == LLM_GT_OBJECT || type == LLM_GT_ARRAY) && limited) {
-        llm_gs_fail(s, "enum or const with an object or array beside keywords for these is not supported");
+        llm_gs_fail(
+            s, "enum or const with an object or array beside keywords for these is not supported");
         return false;
     }
     if (type == LLM_GT_STRING && strings != NULL) {
-        /* the canonical text is made as a literal and compared; its bytes stay, which the limits allow for */
+        /*
+         * the canonical text is made as a literal and compared; its bytes stay, which the limits
+         * allow for
+         */
         uint32_t at = llm_gj_text(b, json_string_value(v), json_string_length(v), false);
         if (b->rc != LLM_OK) {
             return false;
         }
         const llm_gnode_t *n = &b->node[at];
-        return llm_gdfa_matches(strings, n->kind == LLM_GN_LIT ? b->bytes + n->a : NULL, n->kind == LLM_GN_LIT ? n->n : 0);
+        return llm_gdfa_matches(strings, n->kind == LLM_GN_LIT ? b->bytes + n->a : NULL,
+                                n->kind == LLM_GN_LIT ? n->n : 0);
     }
     return true;
 }

@@ -1,9 +1,11 @@
 /*
- * grammar_schema.c - JSON schemas: conjunctions, references, choices (grammar_schema.h has the plan).
+ * grammar_schema.c - JSON schemas: conjunctions, references, choices (grammar_schema.h has the
+ * plan).
  *
- * Reference: JSON Schema 2020-12, with the names of drafts 4 to 7 where they differ. A schema that names no type is taken to
- * mean the types that its keywords are about. That narrows, as do the rules that members come in the order of
- * `properties` and that others come only where additionalProperties or patternProperties ask for them.
+ * Reference: JSON Schema 2020-12, with the names of drafts 4 to 7 where they differ. A schema that
+ * names no type is taken to mean the types that its keywords are about. That narrows, as do the
+ * rules that members come in the order of `properties` and that others come only where
+ * additionalProperties or patternProperties ask for them.
  */
 #include "run/grammar_schema.h"
 
@@ -24,7 +26,8 @@ llm_gs_fail(llm_gsch_t *s, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(msg, sizeof(msg), fmt, args);
     va_end(args);
-    return llm_gb_fail(s->b, "%s%s%s", s->n_path > 0 ? s->path : "", s->n_path > 0 ? ": " : "", msg);
+    return llm_gb_fail(s->b, "%s%s%s", s->n_path > 0 ? s->path : "", s->n_path > 0 ? ": " : "",
+                       msg);
 }
 
 bool
@@ -52,7 +55,10 @@ llm_gptrs_add(llm_gb_t *b, llm_gptrs_t *v, json_t *p)
 static int
 hex(int c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 /* One step of a JSON pointer in a URI fragment, up to "/" or the end; NULL: malformed. */
@@ -105,7 +111,9 @@ resolve(llm_gsch_t *s, json_t *ref)
         return NULL;
     }
     if (*p != '#' || (p[1] != '\0' && p[1] != '/')) {
-        llm_gs_fail(s, "$ref \"%.100s\" is not supported: only \"#\" and \"#/...\" inside the schema are", text);
+        llm_gs_fail(
+            s, "$ref \"%.100s\" is not supported: only \"#\" and \"#/...\" inside the schema are",
+            text);
         return NULL;
     }
     for (p++; *p == '/' && at != NULL;) {
@@ -227,7 +235,9 @@ bool
 llm_gs_flatten(llm_gsch_t *s, const llm_gitems_t *items, llm_gflat_t *f)
 {
     json_t *open[MAX_REFS + 1];
-    *f = (llm_gflat_t) { .types = LLM_GT_ALL, .max_len = LLM_G_INF, .max_items = LLM_G_INF, .max_props = LLM_G_INF };
+    *f = (llm_gflat_t) {
+        .types = LLM_GT_ALL, .max_len = LLM_G_INF, .max_items = LLM_G_INF, .max_props = LLM_G_INF
+    };
     for (uint32_t i = 0; i < items->n; i++) {
         if (!flatten(s, items->v[i], f, open, 0)) {
             return false;
@@ -240,7 +250,8 @@ void
 llm_gs_flat_drop(llm_gsch_t *s, llm_gflat_t *f)
 {
     LLM_GB_DROP(s->b, f->seen.v, f->seen.cap);
-    llm_gptrs_t *lists[] = { &f->enums, &f->patterns, &f->formats, &f->objects, &f->arrays, &f->names };
+    llm_gptrs_t *lists[] = { &f->enums,   &f->patterns, &f->formats,
+                             &f->objects, &f->arrays,   &f->names };
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         LLM_GB_DROP(s->b, lists[i]->v, lists[i]->cap);
     }
@@ -255,18 +266,23 @@ llm_gs_types(const llm_gflat_t *f)
 
 /* ------------------------------------------------------------------ choices */
 
-/* Keywords that still say something when references and the choices in `done` are followed elsewhere. */
+/*
+ * Keywords that still say something when references and the choices in `done` are followed
+ * elsewhere.
+ */
 static bool
 says_more(json_t *schema, uint32_t done)
 {
     static const char *const silent[] = {
-        "title", "description", "default", "examples", "$schema", "$id", "id", "$comment", "$defs", "definitions", "$anchor",
-        "readOnly", "writeOnly", "deprecated", "$ref", "allOf", "discriminator",
+        "title",     "description", "default", "examples",    "$schema",       "$id",
+        "id",        "$comment",    "$defs",   "definitions", "$anchor",       "readOnly",
+        "writeOnly", "deprecated",  "$ref",    "allOf",       "discriminator",
     };
     const char *key;
     json_t *value;
     json_object_foreach(schema, key, value) {
-        bool skip = (strcmp(key, "anyOf") == 0 && (done & LLM_GI_ANYOF)) || (strcmp(key, "oneOf") == 0 && (done & LLM_GI_ONEOF));
+        bool skip = (strcmp(key, "anyOf") == 0 && (done & LLM_GI_ANYOF))
+                    || (strcmp(key, "oneOf") == 0 && (done & LLM_GI_ONEOF));
         for (size_t i = 0; !skip && i < sizeof(silent) / sizeof(silent[0]); i++) {
             skip = strcmp(key, silent[i]) == 0;
         }
@@ -311,8 +327,12 @@ branches_differ(llm_gsch_t *s, const llm_gitems_t *rest, json_t *choice)
             LLM_GB_DROP(s->b, x.v, x.cap);
             LLM_GB_DROP(s->b, y.v, y.cap);
             if (!good) {
-                llm_gs_fail(s, "oneOf is not supported unless its schemas exclude each other by type, by const or enum, or by "
-                            "a required member: those at %zu and %zu may both match (anyOf allows that)", i, k);
+                llm_gs_fail(
+                    s,
+                    "oneOf is not supported unless its schemas exclude each other by type, by "
+                    "const or enum, or by "
+                    "a required member: those at %zu and %zu may both match (anyOf allows that)",
+                    i, k);
                 return false;
             }
         }
@@ -434,7 +454,8 @@ memo_rule(llm_gsch_t *s, const llm_gitems_t *items, bool *fresh)
         const struct memo *m = &s->memo[s->slot[k] - 1];
         bool same = m->hash == hash && m->n == items->n;
         for (uint32_t i = 0; same && i < m->n; i++) {
-            same = s->keys.v[m->at + i].s == items->v[i].s && s->keys.v[m->at + i].done == items->v[i].done;
+            same = s->keys.v[m->at + i].s == items->v[i].s
+                   && s->keys.v[m->at + i].done == items->v[i].done;
         }
         if (same) {
             return m->rule;
@@ -460,7 +481,8 @@ llm_gs_value(llm_gsch_t *s, const llm_gitems_t *items, const char *below)
     uint32_t n_path = s->n_path;
     bool fresh;
     int len = snprintf(s->path + n_path, sizeof(s->path) - n_path, "/%s", below);
-    s->n_path = len > 0 && (size_t) len < sizeof(s->path) - n_path ? n_path + (uint32_t) len : n_path;
+    s->n_path = len > 0 && (size_t) len < sizeof(s->path) - n_path ? n_path + (uint32_t) len
+                                                                   : n_path;
     s->path[s->n_path] = '\0';
 
     uint32_t rule = memo_rule(s, items, &fresh), node = LLM_GN_FAIL_NODE;
@@ -514,7 +536,10 @@ compile(llm_gb_t *b, json_t *root)
     return node;
 }
 
-/* Parses the text inside a list, because the parser wants an array or object while `true` is a schema too. */
+/*
+ * Parses the text inside a list, because the parser wants an array or object while `true` is a
+ * schema too.
+ */
 uint32_t
 llm_gb_schema(llm_gb_t *b, const char *text, size_t len)
 {

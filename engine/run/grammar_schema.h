@@ -1,9 +1,10 @@
 /*
  * grammar_schema.h - the inner forms of the schema compiler (grammar_schema*.c only).
  *
- * The unit of work is a conjunction: schemas that a value must all satisfy. `allOf`, `$ref` and members that several schemas
- * name make conjunctions larger, anyOf and oneOf split them. A conjunction is flattened into one llm_gflat_t and written
- * as nodes; it is a rule of its own, found again by its schemas, which is what makes recursion finite.
+ * The unit of work is a conjunction: schemas that a value must all satisfy. `allOf`, `$ref` and
+ * members that several schemas name make conjunctions larger, anyOf and oneOf split them. A
+ * conjunction is flattened into one llm_gflat_t and written as nodes; it is a rule of its own,
+ * found again by its schemas, which is what makes recursion finite.
  */
 #ifndef LLM_GRAMMAR_SCHEMA_H
 #define LLM_GRAMMAR_SCHEMA_H
@@ -14,8 +15,15 @@
 #include <stdio.h>
 
 enum {
-    LLM_GT_NULL = 1, LLM_GT_BOOL = 2, LLM_GT_STRING = 4, LLM_GT_INTEGER = 8, LLM_GT_FRACTION = 16, LLM_GT_OBJECT = 32,
-    LLM_GT_ARRAY = 64, LLM_GT_NUMBER = LLM_GT_INTEGER | LLM_GT_FRACTION, LLM_GT_ALL = 127
+    LLM_GT_NULL = 1,
+    LLM_GT_BOOL = 2,
+    LLM_GT_STRING = 4,
+    LLM_GT_INTEGER = 8,
+    LLM_GT_FRACTION = 16,
+    LLM_GT_OBJECT = 32,
+    LLM_GT_ARRAY = 64,
+    LLM_GT_NUMBER = LLM_GT_INTEGER | LLM_GT_FRACTION,
+    LLM_GT_ALL = 127
 };
 
 /* A schema of a conjunction, and what of it is done elsewhere. */
@@ -36,7 +44,8 @@ typedef struct {
     bool         fail;          /* nothing satisfies it */
     unsigned     types, implied;
     bool         typed, has_enum, whole;    /* whole: no fractions (multipleOf 1) */
-    llm_gitems_t seen;          /* all schemas of the conjunction, with the bits of what was not followed */
+    /* all schemas of the conjunction, with the bits of what was not followed */
+    llm_gitems_t seen;
     llm_gptrs_t  enums;         /* arrays of values; a value must be in all of them */
     llm_gptrs_t  patterns, formats;         /* JSON strings */
     llm_gptrs_t  objects, arrays;           /* schemas with keywords for these */
@@ -92,7 +101,8 @@ const char *llm_gs_format(const char *name);
 uint32_t llm_gs_object(llm_gsch_t *s, const llm_gflat_t *f);
 uint32_t llm_gs_array(llm_gsch_t *s, const llm_gflat_t *f);
 /* Schemas for the value of a key in *items; false: the key cannot be there. */
-bool llm_gs_member(llm_gsch_t *s, const llm_gflat_t *f, const char *key, llm_gitems_t *items, bool *listed);
+bool llm_gs_member(llm_gsch_t *s, const llm_gflat_t *f, const char *key, llm_gitems_t *items,
+                   bool *listed);
 bool llm_gs_requires(const llm_gflat_t *f, const char *key);
 
 /* -- grammar_oneof.c */

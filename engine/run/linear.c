@@ -96,7 +96,8 @@ llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in
         want = (uint32_t) (bytes / floor_bytes) + 1;
     }
     c.tiles_per_chunk = (c.n_tiles + want - 1) / want;
-    c.tiles_per_chunk += c.tiles_per_chunk > 1 && c.tiles_per_chunk % 2;     /* the wide kernels take tiles in pairs */
+    /* the wide kernels take tiles in pairs */
+    c.tiles_per_chunk += c.tiles_per_chunk > 1 && c.tiles_per_chunk % 2;
     uint32_t n_chunks = (c.n_tiles + c.tiles_per_chunk - 1) / c.tiles_per_chunk;
 
     if (n_chunks == 1 || llm_pool_size(f->pool) == 1) {

@@ -18,8 +18,8 @@
 
 static const char usage[] =
     "Usage: llm quantize FILE OUT TYPE [OPTION...]\n\n"
-    "Reads a GGUF file (or the first part of a split one) and writes OUT, one GGUF v3 file with the\n"
-    "same keys and tokenizer, whose matrices are in TYPE:\n\n"
+    "Reads a GGUF file (or the first part of a split one) and writes OUT, one GGUF v3 file with\n"
+    "the same keys and tokenizer, whose matrices are in TYPE:\n\n"
     "  type   bits a weight   what it is for\n"
     "  f16    16              to halve an f32 checkpoint without visible loss; also f32, bf16\n"
     "  q8_0   8.5             as good as f16 to read; the safe choice when memory allows\n"
@@ -217,7 +217,8 @@ write_header(job_t *j)
 
 /* A batch of n values of t that starts at value `from`, through the buffers. */
 static llm_code_t
-convert(job_t *j, const llm_gguf_tensor_t *t, uint64_t from, uint64_t n, uint8_t *raw, float *values)
+convert(job_t *j, const llm_gguf_tensor_t *t, uint64_t from, uint64_t n, uint8_t *raw,
+        float *values)
 {
     const llm_format_t *f = llm_format(t->type), *g = llm_format(type_for(j->conf, t));
     size_t bytes = (size_t) (n / f->block * f->bytes);
@@ -267,8 +268,8 @@ quantize(const quantize_conf_t *c, llm_err_t *err)
     job_t j = { .conf = c, .err = err, .shown = isatty(STDERR_FILENO) ? -1 : -2 };
     struct stat st;
     if (stat(c->in, &st) == 0 && S_ISDIR(st.st_mode)) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: is a directory; only GGUF files can be written "
-                        "anew (llm_model can quantize a directory while it loads)", c->in);
+        return llm_fail(err, LLM_E_UNSUPPORTED, "%s: is a directory; only GGUF files can be "
+                        "written anew (llm_model can quantize a directory while it loads)", c->in);
     }
     llm_code_t rc = llm_gguf_open(&in, c->in, err);
     if (rc == LLM_OK && !c->force && access(c->out, F_OK) == 0) {
