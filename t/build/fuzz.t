@@ -14,7 +14,7 @@ my @sources = glob 't/fuzz/*.c';
 plan skip_all => 'no fuzzers' unless @sources;
 LLM::Nginx::skip_all('no clang') if system 'clang --version > /dev/null 2>&1';
 
-my $seconds = $ENV{LLM_TEST_LONG} ? 600 : 20;
+my $seconds = $ENV{LLM_TEST_LONG} ? 600 : 12;
 my $out = `make -s fuzz 2>&1`;
 is $?, 0, 'make fuzz' or diag substr $out, -3000;
 
@@ -22,7 +22,7 @@ for my $source (@sources) {
     my ($name) = $source =~ m{([^/]+)\.c$};
     open my $f, '<', $source or die "$source: $!\n";
     my ($head) = do { local $/; <$f> } =~ m{^/\*(.*?)\*/}s;
-    my @limits = $head =~ /(-(?:max_len|timeout|rss_limit_mb)=\d+)/g;
+    my @limits = $head =~ /(-(?:max_len|timeout|rss_limit_mb|dict)=[\w\/.]+)/g;
     my @seeds  = $head =~ m{\s(t/fixtures/[\w/.-]+)}g;
     ok @limits && @seeds, "$name names limits and seeds";
     my $corpus = File::Temp::tempdir(CLEANUP => 1);
