@@ -85,6 +85,9 @@ typedef struct {
     uint32_t    n_ctx_train, n_vocab, n_layers, n_embd, n_heads, n_kv_heads, head_dim;
     int32_t     bos_id, eos_id; /* -1 when there is none */
     bool        add_bos;        /* the tokenizer adds it where specials are added */
+    /* Fill in the middle: fim_pre, the text before, fim_suf, the text after, fim_mid, tokenized with
+     * LLM_TOK_PARSE_SPECIAL. "": the model cannot. */
+    const char *fim_pre, *fim_suf, *fim_mid;
 } llm_model_info_t;
 
 /*
@@ -135,6 +138,11 @@ void llm_tokens_free(llm_tokens_t *t);
  * give 0.
  */
 size_t llm_token_text(const llm_model_t *m, int32_t id, char *buf, size_t cap);
+/*
+ * The bytes that an id adds to a text in which it is not the first token, borrowed; not always
+ * whole characters. Unknown ids: NULL, *len is 0.
+ */
+const char *llm_token_bytes(const llm_model_t *m, int32_t id, size_t *len);
 bool llm_token_is_special(const llm_model_t *m, int32_t id);
 bool llm_token_is_eos(const llm_model_t *m, int32_t id);
 /* The id of a control or ordinary token with exactly this text, or -1. */

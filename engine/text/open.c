@@ -9,6 +9,7 @@
 #include "model/source_hf.h"
 #include "tensor/quantize.h"
 #include "text/card.h"
+#include "text/fim.h"
 #include "text/tok.h"
 
 #include <stdlib.h>
@@ -107,7 +108,31 @@ keep_token(llm_model_t *m, int32_t id)
     return keep_clean(m, text, len);
 }
 
+/* The token as one writes it in a prompt; "" when there is none. */
+static const char *
+keep_name(llm_model_t *m, int32_t id)
+{
+    size_t len;
+    const char *name = llm_tok_name(m->tok, id, &len);
+    return name != NULL ? keep(m, name, len) : "";
+}
+
 /* -------------------------------------------------------------------- info */
+
+static llm_code_t
+find_fim(llm_model_t *m, const llm_src_t *src, llm_err_t *err)
+{
+    llm_fim_t fim;
+    llm_code_t rc = llm_fim_find(&fim, m->tok, src, err);
+    if (rc != LLM_OK) {
+        return rc;
+    }
+    m->info.fim_pre = keep_name(m, fim.pre);
+    m->info.fim_suf = keep_name(m, fim.suf);
+    m->info.fim_mid = keep_name(m, fim.mid);
+    return m->info.fim_pre != NULL && m->info.fim_suf != NULL && m->info.fim_mid != NULL
+           ? LLM_OK : no_memory(src, err);
+}
 
 /* Parameters, and the format that most bytes are in. */
 static void
@@ -277,6 +302,9 @@ read_model(llm_model_t *m, llm_plan_t *plan, const file_t *f, llm_err_t *err)
     if (rc == LLM_OK) {
         rc = fill_info(m, f, arch, err);
     }
+    if (rc == LLM_OK) {
+        rc = find_fim(m, src, err);
+    }
     return rc;
 }
 
@@ -413,6 +441,12 @@ size_t
 llm_token_text(const llm_model_t *m, int32_t id, char *buf, size_t cap)
 {
     return llm_tok_text(m->tok, id, buf, cap);
+}
+
+const char *
+llm_token_bytes(const llm_model_t *m, int32_t id, size_t *len)
+{
+    return (const char *) llm_tok_raw(m->tok, id, len);
 }
 
 bool

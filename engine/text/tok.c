@@ -57,6 +57,14 @@ llm_tok_find(const llm_tok_t *t, const char *text, size_t len)
     return llm_shash_get(&t->by_text, llm_hash_bytes(t->seed, s, len), &t->text, s, len);
 }
 
+const char *
+llm_tok_name(const llm_tok_t *t, int32_t id, size_t *len)
+{
+    *len = 0;
+    bool there = has_flag(t, id, LLM_TF_EXISTS);
+    return there ? (const char *) llm_strs_get(&t->text, (uint32_t) id, len) : NULL;
+}
+
 const uint8_t *
 llm_tok_raw(const llm_tok_t *t, int32_t id, size_t *len)
 {

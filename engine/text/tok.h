@@ -30,6 +30,8 @@ bool llm_tok_adds_bos(const llm_tok_t *t);
 bool llm_tok_is_eos(const llm_tok_t *t, int32_t id);
 bool llm_tok_is_special(const llm_tok_t *t, int32_t id);
 int32_t llm_tok_find(const llm_tok_t *t, const char *text, size_t len);
+/* The token as the file writes it, borrowed, not NUL-terminated; NULL: no such token. */
+const char *llm_tok_name(const llm_tok_t *t, int32_t id, size_t *len);
 /* As llm_token_text of llm.h. */
 size_t llm_tok_text(const llm_tok_t *t, int32_t id, char *buf, size_t cap);
 
