@@ -37,7 +37,10 @@ struct ngx_http_llm_codec_s {
     /* Request object -> ctx->params.  NGX_ERROR: ctx->error is set. */
     ngx_int_t                (*decode)(ngx_http_llm_ctx_t *ctx, json_t *root);
 
-    /* ctx->params, ctx->json -> ctx->prompt, ctx->tok_flags. */
+    /*
+     * ctx->params, ctx->json -> ctx->prompt, ctx->tok_flags, or several
+     * prompts in ctx->prompts.
+     */
     ngx_int_t                (*prompt)(ngx_http_llm_ctx_t *ctx);
 
     /* The first token is there, the job is open: keep the prompt's tokens. */
@@ -56,6 +59,7 @@ struct ngx_http_llm_codec_s {
 
 extern const ngx_http_llm_codec_t  ngx_http_llm_tgi_codec;
 extern const ngx_http_llm_codec_t  ngx_http_llm_chat_codec;
+extern const ngx_http_llm_codec_t  ngx_http_llm_completions_codec;
 
 
 /*
@@ -84,11 +88,14 @@ ngx_int_t ngx_http_llm_params_check(ngx_http_llm_ctx_t *ctx);
 /* A free place for this request: NGX_ERROR with OVERLOADED otherwise. */
 ngx_int_t ngx_http_llm_params_permit(ngx_http_llm_ctx_t *ctx);
 
-/* truncate and the checks of length; sets ctx->max_new. */
+/*
+ * truncate and the checks of length; sets tokens, n_tokens, max_new of the
+ * prompt and, with decoder_input_details, starts.
+ */
 ngx_int_t ngx_http_llm_params_length(ngx_http_llm_ctx_t *ctx,
-    const llm_tokens_t *tokens);
+    ngx_http_llm_prompt_t *prompt, const llm_tokens_t *tokens);
 
-/* What the engine is told for sequence i; *seed is the seed used. */
+/* What the engine is told for choice i of a prompt. */
 void ngx_http_llm_params_sampling(ngx_http_llm_ctx_t *ctx, ngx_uint_t i,
     llm_sampling_t *out);
 
@@ -110,6 +117,20 @@ ngx_int_t ngx_http_llm_chat_check(ngx_http_llm_ctx_t *ctx, json_t *root);
 /* The checked messages of root through the model's template. */
 ngx_int_t ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
     ngx_str_t *prompt);
+
+
+/* ------------------------------------------------- ngx_http_llm_openai.c */
+
+/* stream_options of root -> ctx->params; ctx->error otherwise. */
+ngx_int_t ngx_http_llm_openai_stream(ngx_http_llm_ctx_t *ctx, json_t *root);
+
+
+/* ------------------------------------------- ngx_http_llm_completions*.c */
+
+/* A body to ctx->params, and its prompts to ctx->prompts. */
+ngx_int_t ngx_http_llm_completions_decode(ngx_http_llm_ctx_t *ctx,
+    json_t *root);
+ngx_int_t ngx_http_llm_completions_prompt(ngx_http_llm_ctx_t *ctx);
 
 
 /* ------------------------------------------------ ngx_http_llm_request.c */

@@ -91,6 +91,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     conf->set_total_tokens = NGX_CONF_UNSET;
     conf->default_max_new_tokens = NGX_CONF_UNSET;
     conf->cors_origins = NGX_CONF_UNSET_PTR;
+    conf->licenses = NGX_CONF_UNSET_PTR;
     conf->return_full_text = NGX_CONF_UNSET;
     conf->stream_errors = NGX_CONF_UNSET_UINT;
     conf->error_format = NGX_CONF_UNSET_UINT;
@@ -125,6 +126,7 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     }
 
     ngx_conf_merge_ptr_value(conf->cors_origins, prev->cors_origins, NULL);
+    ngx_conf_merge_ptr_value(conf->licenses, prev->licenses, NULL);
 
     ngx_conf_merge_value(conf->max_concurrent_requests,
                          prev->max_concurrent_requests, 128);
@@ -223,6 +225,15 @@ ngx_http_llm_merge_pass(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
                           &conf->model_name, conf->file, conf->line);
             return NGX_CONF_ERROR;
         }
+    }
+
+    conf->model->passed = 1;
+
+    if (ngx_http_llm_license_check(cf, conf->licenses, conf->model,
+                                   conf->file, conf->line)
+        != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
     }
 
     /* nginx's own default is too small for the API; 1m counts as unset */

@@ -26,6 +26,14 @@ char *ngx_http_llm_time(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 /* llm_cors_allow_origin ORIGIN ... | off; */
 char *ngx_http_llm_cors(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
+/* llm_license_allow NAME ...; (ngx_http_llm_license.c) */
+char *ngx_http_llm_license(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+/* whether the licence of the model is listed; a message otherwise */
+char *ngx_http_llm_license_check(ngx_conf_t *cf, ngx_array_t *licenses,
+    ngx_http_llm_model_t *model, u_char *file, ngx_uint_t line);
+/* the same for models that no location uses, at the end of http {} */
+char *ngx_http_llm_license_check_rest(ngx_conf_t *cf);
+
 
 typedef struct {
     ngx_int_t                  low;

@@ -150,7 +150,7 @@ ngx_int_t
 ngx_http_llm_engine_submit(ngx_http_llm_ctx_t *ctx)
 {
     llm_err_t                 err;
-    ngx_uint_t                i;
+    ngx_uint_t                i, n;
     llm_job_conf_t            conf;
     ngx_http_llm_params_t    *p;
     ngx_http_llm_sequence_t  *s;
@@ -159,9 +159,6 @@ ngx_http_llm_engine_submit(ngx_http_llm_ctx_t *ctx)
 
     ngx_memzero(&conf, sizeof(llm_job_conf_t));
 
-    conf.tokens = ctx->tokens;
-    conf.n_tokens = ctx->n_tokens;
-    conf.max_new = ctx->max_new;
     conf.prompt_logprobs = p->decoder_input_details;
     conf.n_top = p->top_n_tokens;
     conf.top_raw = (ctx->codec->format == NGX_HTTP_LLM_FORMAT_OPENAI);
@@ -173,17 +170,22 @@ ngx_http_llm_engine_submit(ngx_http_llm_ctx_t *ctx)
     }
 
     ctx->queued_ns = ngx_http_llm_now();
+    n = ctx->n_sequences / ctx->n_prompts;
 
     for (i = 0; i < ctx->n_sequences; i++) {
         s = &ctx->sequences[i];
         s->ctx = ctx;
         s->index = i;
+        s->prompt = &ctx->prompts[i / n];
 
         if (ngx_http_llm_text_open(ctx, s) != NGX_OK) {
             return NGX_ERROR;
         }
 
-        ngx_http_llm_params_sampling(ctx, i, &conf.sampling);
+        ngx_http_llm_params_sampling(ctx, i % n, &conf.sampling);
+        conf.tokens = s->prompt->tokens;
+        conf.n_tokens = s->prompt->n_tokens;
+        conf.max_new = s->prompt->max_new;
         s->seed = conf.sampling.seed;
 
         if (llm_job_submit(ctx->instance->engine, &conf, &s->job, &err)
@@ -193,7 +195,7 @@ ngx_http_llm_engine_submit(ngx_http_llm_ctx_t *ctx)
         }
 
         s->open = 1;
-        s->view.n_prompt = ctx->n_tokens;
+        s->view.n_prompt = conf.n_tokens;
     }
 
     ngx_queue_insert_tail(&ctx->instance->requests, &ctx->queue);

@@ -160,10 +160,20 @@ ngx_http_llm_info_json(ngx_http_llm_ctx_t *ctx)
                             ",\"waiting_served_ratio\":0.0"
                             ",\"max_batch_total_tokens\":%uL"
                             ",\"max_waiting_tokens\":0"
-                            ",\"max_batch_size\":%uD,\"adapters\":[]}",
+                            ",\"max_batch_size\":%uD,\"adapters\":[]"
+                            ",\"license\":",
                             conf->max_input_tokens,
                             (uint64_t) stats.pages_total * stats.page_tokens,
                             engine->n_parallel);
+
+    if (info->license[0]) {
+        ngx_http_llm_buf_json(b, info->license, ngx_strlen(info->license));
+
+    } else {
+        ngx_http_llm_buf_lit(b, "null");
+    }
+
+    ngx_http_llm_buf_lit(b, "}");
 }
 
 

@@ -510,6 +510,15 @@ ngx_http_llm_model_check_info(ngx_conf_t *cf, ngx_http_llm_model_t *model,
         return NGX_CONF_ERROR;
     }
 
+    model->license.len = ngx_strlen(info->license);
+    model->license.data = ngx_pnalloc(cf->pool, model->license.len + 1);
+
+    if (model->license.data == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_memcpy(model->license.data, info->license, model->license.len);
+
     if (model->template.len || info->chat_template == NULL) {
         return NGX_CONF_OK;
     }

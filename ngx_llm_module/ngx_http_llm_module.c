@@ -87,6 +87,7 @@ static ngx_command_t  ngx_http_llm_commands[] = {
     ngx_http_llm_route_command("llm_generate_stream",
                                NGX_HTTP_LLM_GENERATE_STREAM),
     ngx_http_llm_route_command("llm_chat_completions", NGX_HTTP_LLM_CHAT),
+    ngx_http_llm_route_command("llm_completions", NGX_HTTP_LLM_COMPLETIONS),
     ngx_http_llm_route_command("llm_tokenize", NGX_HTTP_LLM_TOKENIZE),
     ngx_http_llm_route_command("llm_info", NGX_HTTP_LLM_INFO),
     ngx_http_llm_route_command("llm_models", NGX_HTTP_LLM_MODELS),
@@ -165,6 +166,13 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       ngx_conf_set_msec_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, queue_timeout),
+      NULL },
+
+    { ngx_string("llm_license_allow"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_llm_license,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
       NULL },
 
     { ngx_string("llm_cors_allow_origin"),
@@ -267,6 +275,10 @@ ngx_http_llm_postconfiguration(ngx_conf_t *cf)
 
     if (lmcf->models.nelts == 0) {
         return NGX_OK;
+    }
+
+    if (ngx_http_llm_license_check_rest(cf) != NGX_CONF_OK) {
+        return NGX_ERROR;
     }
 
     ngx_str_set(&name, "request_id");

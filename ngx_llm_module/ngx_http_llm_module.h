@@ -87,6 +87,7 @@ typedef struct {
     ngx_str_t                  model_id;
     ngx_str_t                  compute_type;
     ngx_array_t               *cors_origins;    /* of ngx_str_t */
+    ngx_array_t               *licenses;        /* of ngx_str_t; NULL: all */
     ngx_flag_t                 return_full_text;
     ngx_uint_t                 stream_errors;   /* 1: as events */
     ngx_uint_t                 error_format;    /* ngx_http_llm_format_e */
@@ -115,10 +116,12 @@ struct ngx_http_llm_model_s {
     ngx_str_t                  name;
     ngx_str_t                  weights;     /* full path */
     ngx_str_t                  template;    /* Jinja source, len 0: none */
+    ngx_str_t                  license;     /* len 0: the file names none */
     ngx_http_llm_key_t         key;
     ngx_uint_t                 n_ctx;       /* engine.n_ctx resolved */
     u_char                    *file;        /* where the block stands */
     ngx_uint_t                 line;
+    unsigned                   passed:1;    /* some location uses it */
 
     ngx_http_llm_instance_t   *instance;    /* from the zone's init on */
     ngx_http_llm_stats_t      *stats;       /* shared memory */
@@ -151,6 +154,7 @@ typedef enum {
     NGX_HTTP_LLM_GENERATE,
     NGX_HTTP_LLM_GENERATE_STREAM,
     NGX_HTTP_LLM_CHAT,
+    NGX_HTTP_LLM_COMPLETIONS,
     NGX_HTTP_LLM_TOKENIZE,
     NGX_HTTP_LLM_CHAT_TOKENIZE,
     NGX_HTTP_LLM_DETOKENIZE,
@@ -171,6 +175,8 @@ typedef enum {
     NGX_HTTP_LLM_VALIDATION,                /* 422 */
     NGX_HTTP_LLM_CONTEXT_LENGTH,            /* 422, named on OpenAI routes */
     NGX_HTTP_LLM_TEMPLATE,                  /* 422 */
+    NGX_HTTP_LLM_SUFFIX,                    /* 422, no tokens for it */
+    NGX_HTTP_LLM_BATCH_SIZE,                /* 422 */
     NGX_HTTP_LLM_OVERLOADED,                /* 429 */
     NGX_HTTP_LLM_GENERATION,                /* 424 */
     NGX_HTTP_LLM_INCOMPLETE,                /* 500 */
@@ -219,10 +225,13 @@ typedef struct {
     uint64_t                   seed;
     uint64_t                   best_of;
     uint64_t                   n;
+    uint64_t                   keep;        /* of n, the best; 0: all */
     uint64_t                   max_new_tokens;
     uint64_t                   truncate;
     uint64_t                   top_n_tokens;
     uint64_t                   min_tokens;
+
+    ngx_str_t                  suffix;      /* data NULL: none */
 
     ngx_str_t                 *stop;
     ngx_uint_t                 n_stop;
@@ -238,6 +247,8 @@ typedef struct {
     ngx_flag_t                 ignore_eos;
     ngx_flag_t                 skip_special_tokens;
     ngx_flag_t                 include_stop;
+    ngx_flag_t                 add_special_tokens;
+    ngx_flag_t                 echo;
     ngx_flag_t                 logprobs;
     ngx_flag_t                 include_usage;
     ngx_flag_t                 continuous_usage;
@@ -294,9 +305,23 @@ typedef enum {
 } ngx_http_llm_finish_e;
 
 
+/* one prompt of a request: all choices for it begin with its tokens */
+typedef struct {
+    ngx_str_t                  text;        /* what the tokens stand for */
+    ngx_str_t                  shown;       /* what the client has sent */
+    int32_t                   *tokens;      /* after truncation */
+    uint32_t                  *starts;      /* in text; NULL: not asked for */
+    uint32_t                   n_tokens;
+    uint32_t                   max_new;     /* after all limits */
+    unsigned                   ids:1;       /* given as tokens, not as text */
+} ngx_http_llm_prompt_t;
+
+
 /* one choice of the answer: a job of the engine and the text it has made */
 typedef struct {
     ngx_http_llm_ctx_t        *ctx;
+    ngx_http_llm_prompt_t     *prompt;
+    void                      *data;        /* of the codec */
     ngx_uint_t                 index;
     llm_job_t                  job;
     llm_detok_t               *detok;
@@ -371,9 +396,11 @@ struct ngx_http_llm_ctx_s {
     ngx_str_t                  hook_prompt;
     size_t                     n_characters;    /* of the prompt */
     unsigned                   tok_flags;
-    int32_t                   *tokens;
-    uint32_t                   n_tokens;
-    uint32_t                   max_new;     /* after all limits */
+    ngx_http_llm_prompt_t     *prompts;     /* set by a codec, or one */
+    ngx_uint_t                 n_prompts;
+    ngx_uint_t                 n_tokenized;
+    uint32_t                   n_tokens;    /* of all prompts */
+    uint32_t                   max_new;     /* the largest of them */
 
     ngx_http_llm_sequence_t   *sequences;
     ngx_uint_t                 n_sequences;

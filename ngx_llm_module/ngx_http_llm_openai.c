@@ -12,8 +12,6 @@
 
 static ngx_int_t ngx_http_llm_openai_decode(ngx_http_llm_ctx_t *ctx,
     json_t *root);
-static ngx_int_t ngx_http_llm_openai_stream(ngx_http_llm_ctx_t *ctx,
-    json_t *root);
 static ngx_int_t ngx_http_llm_openai_refuse(ngx_http_llm_ctx_t *ctx,
     json_t *root);
 static ngx_int_t ngx_http_llm_openai_refuse_tools(ngx_http_llm_ctx_t *ctx,
@@ -117,7 +115,7 @@ ngx_http_llm_openai_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_llm_openai_stream(ngx_http_llm_ctx_t *ctx, json_t *root)
 {
     json_t                 *options;

@@ -39,6 +39,8 @@ static const ngx_http_llm_fault_t  ngx_http_llm_faults[] = {
     /* CONTEXT_LENGTH */ { 422, ngx_string("validation"),
                            "context_length_exceeded" },
     /* TEMPLATE */       { 422, ngx_string("template_error"), NULL },
+    /* SUFFIX */         { 422, ngx_string("suffix not supported"), NULL },
+    /* BATCH_SIZE */     { 422, ngx_string("batch size exceeded"), NULL },
     /* OVERLOADED */     { 429, ngx_string("overloaded"), NULL },
     /* GENERATION */     { 424, ngx_string("generation"), NULL },
     /* INCOMPLETE */     { 500, ngx_string("incomplete_generation"), NULL },

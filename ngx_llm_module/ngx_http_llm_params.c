@@ -33,6 +33,7 @@ ngx_http_llm_params_init(ngx_http_llm_params_t *p)
     p->best_of = 1;
     p->n = 1;
     p->skip_special_tokens = 1;
+    p->add_special_tokens = 1;
 }
 
 
@@ -81,7 +82,7 @@ ngx_http_llm_params_check(ngx_http_llm_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    ctx->n_sequences = p->best_of * p->n;
+    ctx->n_sequences = p->best_of * p->n * ngx_max(ctx->n_prompts, 1);
 
     if (ngx_http_llm_params_permit(ctx) != NGX_OK) {
         return NGX_ERROR;
@@ -112,7 +113,11 @@ ngx_http_llm_params_check(ngx_http_llm_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    if ((p->given & NGX_HTTP_LLM_GIVEN_MAX_NEW) && p->max_new_tokens == 0) {
+    /* nothing new and the prompt in the answer: its log-probabilities */
+
+    if ((p->given & NGX_HTTP_LLM_GIVEN_MAX_NEW) && p->max_new_tokens == 0
+        && !p->echo)
+    {
         return ngx_http_llm_invalid(ctx, "`max_new_tokens` must be strictly "
                                     "positive");
     }
@@ -179,7 +184,7 @@ ngx_http_llm_params_best_of(ngx_http_llm_ctx_t *ctx)
 
     max = ctx->conf->max_client_batch_size;
 
-    if (p->n == 0 || p->n > (uint64_t) max) {
+    if (p->keep == 0 && (p->n == 0 || p->n > (uint64_t) max)) {
         return ngx_http_llm_invalid(ctx, "`n` must be > 0 and <= %i. "
                                     "Given: %uL", max, p->n);
     }
@@ -271,8 +276,9 @@ ngx_http_llm_params_top(ngx_http_llm_ctx_t *ctx)
     p = &ctx->params;
     max = ctx->conf->max_top_n_tokens;
 
-    name = (ctx->codec->format == NGX_HTTP_LLM_FORMAT_OPENAI)
-           ? "top_logprobs" : "top_n_tokens";
+    name = (ctx->route == NGX_HTTP_LLM_COMPLETIONS) ? "logprobs"
+           : (ctx->codec->format == NGX_HTTP_LLM_FORMAT_OPENAI)
+             ? "top_logprobs" : "top_n_tokens";
 
     if (p->top_n_tokens > (uint64_t) max) {
         return ngx_http_llm_invalid(ctx, "`%s` must be >= 0 and <= %i. "
@@ -285,10 +291,11 @@ ngx_http_llm_params_top(ngx_http_llm_ctx_t *ctx)
 
 ngx_int_t
 ngx_http_llm_params_length(ngx_http_llm_ctx_t *ctx,
-    const llm_tokens_t *tokens)
+    ngx_http_llm_prompt_t *prompt, const llm_tokens_t *tokens)
 {
     size_t                    n, head, tail, keep;
     int32_t                  *ids;
+    uint32_t                 *starts;
     uint64_t                  room, chunk, want;
     ngx_http_llm_params_t    *p;
     ngx_http_llm_loc_conf_t  *conf;
@@ -302,7 +309,7 @@ ngx_http_llm_params_length(ngx_http_llm_ctx_t *ctx,
     head = 0;
     tail = 0;
 
-    if (ctx->tok_flags & LLM_TOK_ADD_SPECIAL) {
+    if ((ctx->tok_flags & LLM_TOK_ADD_SPECIAL) && !prompt->ids) {
 
         while (head < n && tokens->stop[head] == 0) {
             head++;
@@ -368,9 +375,24 @@ ngx_http_llm_params_length(ngx_http_llm_ctx_t *ctx,
     ngx_memcpy(ids + head, tokens->ids + n - (keep - head),
                (keep - head) * sizeof(int32_t));
 
-    ctx->tokens = ids;
-    ctx->n_tokens = keep;
-    ctx->max_new = ngx_min(want, room - keep);
+    prompt->tokens = ids;
+    prompt->n_tokens = keep;
+    prompt->max_new = ngx_min(want, room - keep);
+
+    if (!p->decoder_input_details) {
+        return NGX_OK;
+    }
+
+    starts = ngx_palloc(ctx->request->pool, keep * sizeof(uint32_t));
+    if (starts == NULL) {
+        return ngx_http_llm_fail_nomem(ctx);
+    }
+
+    ngx_memcpy(starts, tokens->start, head * sizeof(uint32_t));
+    ngx_memcpy(starts + head, tokens->start + n - (keep - head),
+               (keep - head) * sizeof(uint32_t));
+
+    prompt->starts = starts;
 
     return NGX_OK;
 }

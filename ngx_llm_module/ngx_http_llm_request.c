@@ -36,7 +36,6 @@ static ngx_int_t ngx_http_llm_prompt_hook(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_prompt_hook_done(ngx_http_request_t *r, void *data,
     ngx_int_t rc);
 static ngx_int_t ngx_http_llm_decode(ngx_http_llm_ctx_t *ctx);
-static ngx_int_t ngx_http_llm_tokens(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_submit(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_generate(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_advance(ngx_http_llm_ctx_t *ctx,
@@ -50,7 +49,7 @@ static const ngx_http_llm_step_pt  ngx_http_llm_steps[] = {
     ngx_http_llm_parse,
     ngx_http_llm_prompt_hook,
     ngx_http_llm_decode,
-    ngx_http_llm_tokens,
+    ngx_http_llm_prompt_tokens,
     ngx_http_llm_submit,
     ngx_http_llm_generate
 };
@@ -311,7 +310,8 @@ ngx_http_llm_body(ngx_http_request_t *r)
     ctx->counted = (ctx->route == NGX_HTTP_LLM_COMPAT
                     || ctx->route == NGX_HTTP_LLM_GENERATE
                     || ctx->route == NGX_HTTP_LLM_GENERATE_STREAM
-                    || ctx->route == NGX_HTTP_LLM_CHAT);
+                    || ctx->route == NGX_HTTP_LLM_CHAT
+                    || ctx->route == NGX_HTTP_LLM_COMPLETIONS);
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, c->log, 0,
                    "llm request \"%V\" %s", &r->uri,
@@ -546,6 +546,8 @@ ngx_http_llm_prompt_hook_done(ngx_http_request_t *r, void *data, ngx_int_t rc)
 static ngx_int_t
 ngx_http_llm_decode(ngx_http_llm_ctx_t *ctx)
 {
+    ngx_uint_t  i;
+
     if (!ctx->counted) {
         return ngx_http_llm_tokenizer_task(ctx);
     }
@@ -564,56 +566,23 @@ ngx_http_llm_decode(ngx_http_llm_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    ctx->n_characters = ngx_http_llm_utf8_length(&ctx->prompt);
+    if (ctx->prompts == NULL) {
+        ctx->prompts = ngx_pcalloc(ctx->request->pool,
+                                   sizeof(ngx_http_llm_prompt_t));
+        if (ctx->prompts == NULL) {
+            return ngx_http_llm_fail_nomem(ctx);
+        }
 
-    ctx->task = ngx_http_llm_task_new(ctx, ngx_http_llm_task_tokenize,
-                                      ctx->prompt.len);
-    if (ctx->task == NULL) {
-        return ngx_http_llm_fail_nomem(ctx);
+        ctx->n_prompts = 1;
+        ctx->prompts->text = ctx->prompt;
+        ctx->prompts->shown = ctx->prompt;
     }
 
-    if (ctx->prompt.len) {
-        ngx_memcpy(ctx->task->text.data, ctx->prompt.data, ctx->prompt.len);
+    for (i = 0; i < ctx->n_prompts; i++) {
+        ctx->n_characters += ngx_http_llm_utf8_length(&ctx->prompts[i].text);
     }
-
-    ctx->task->flags = ctx->tok_flags;
 
     return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_llm_tokens(ngx_http_llm_ctx_t *ctx)
-{
-    ngx_int_t             rc;
-    ngx_http_llm_task_t  *task;
-
-    task = ctx->task;
-
-    if (task->running) {
-        return NGX_AGAIN;
-    }
-
-    if (!task->ran) {
-        if (ngx_http_llm_task_run(task) == NGX_AGAIN) {
-            return NGX_AGAIN;
-        }
-    }
-
-    if (task->code != LLM_OK) {
-        return ngx_http_llm_fail_engine(ctx, &task->err);
-    }
-
-    if (!ctx->counted) {
-        return ngx_http_llm_tokenizer_reply(ctx);
-    }
-
-    rc = ngx_http_llm_params_length(ctx, &task->tokens);
-
-    ngx_http_llm_task_free(task);
-    ctx->task = NULL;
-
-    return rc;
 }
 
 

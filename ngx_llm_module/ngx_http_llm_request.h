@@ -44,6 +44,15 @@ ngx_int_t ngx_http_llm_body_type(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_body_read(ngx_http_llm_ctx_t *ctx);
 
 
+/* ------------------------------------------------- ngx_http_llm_prompt.c */
+
+/*
+ * The step TOKENS: ctx->prompts get their tokens, ctx->n_tokens and max_new
+ * are set.  Returns what a step does.
+ */
+ngx_int_t ngx_http_llm_prompt_tokens(ngx_http_llm_ctx_t *ctx);
+
+
 /* -------------------------------------------------- ngx_http_llm_route.c */
 
 /*

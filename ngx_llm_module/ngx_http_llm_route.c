@@ -45,6 +45,12 @@ static const ngx_http_llm_path_t  ngx_http_llm_paths[] = {
     { ngx_string("/chat/completions"), NGX_HTTP_POST,
       NGX_HTTP_LLM_CHAT, &ngx_http_llm_chat_codec },
 
+    { ngx_string("/v1/completions"), NGX_HTTP_POST,
+      NGX_HTTP_LLM_COMPLETIONS, &ngx_http_llm_completions_codec },
+
+    { ngx_string("/completions"), NGX_HTTP_POST,
+      NGX_HTTP_LLM_COMPLETIONS, &ngx_http_llm_completions_codec },
+
     { ngx_string("/tokenize"), NGX_HTTP_POST,
       NGX_HTTP_LLM_TOKENIZE, &ngx_http_llm_tgi_codec },
 

@@ -24,6 +24,8 @@ static ngx_int_t ngx_http_llm_text_stops(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
 static ngx_int_t ngx_http_llm_text_pull(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
+static void ngx_http_llm_text_scored(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s);
 static ngx_http_llm_token_t *ngx_http_llm_text_token(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, llm_job_token_t *t);
 static size_t ngx_http_llm_text_visible(ngx_http_llm_ctx_t *ctx, int32_t id,
@@ -47,9 +49,10 @@ static ngx_int_t ngx_http_llm_text_release(ngx_http_llm_ctx_t *ctx,
 ngx_int_t
 ngx_http_llm_text_open(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
 {
-    size_t       n;
-    llm_err_t    err;
-    ngx_pool_t  *pool;
+    size_t                  n;
+    llm_err_t               err;
+    ngx_pool_t             *pool;
+    ngx_http_llm_prompt_t  *prompt;
 
     pool = ctx->request->pool;
 
@@ -64,9 +67,11 @@ ngx_http_llm_text_open(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
         return ngx_http_llm_fail_engine(ctx, &err);
     }
 
-    n = ngx_min(ctx->n_tokens, NGX_HTTP_LLM_PRIME);
+    prompt = s->prompt;
+    n = ngx_min(prompt->n_tokens, NGX_HTTP_LLM_PRIME);
 
-    if (llm_detok_prime(s->detok, ctx->tokens + ctx->n_tokens - n, n, &err)
+    if (llm_detok_prime(s->detok, prompt->tokens + prompt->n_tokens - n, n,
+                        &err)
         != LLM_OK)
     {
         return ngx_http_llm_fail_engine(ctx, &err);
@@ -229,6 +234,11 @@ ngx_http_llm_text_pull(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
                                          "the engine could not go on");
             }
 
+            if (s->prompt->max_new == 0) {
+                ngx_http_llm_text_scored(ctx, s);
+                return NGX_OK;
+            }
+
             return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_INCOMPLETE,
                                      "Incomplete generation");
         }
@@ -238,7 +248,7 @@ ngx_http_llm_text_pull(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
         ctx->codec->prefill(ctx, s);
     }
 
-    llm_job_token(&s->job, ctx->n_tokens + s->n_tokens, &t);
+    llm_job_token(&s->job, s->prompt->n_tokens + s->n_tokens, &t);
 
     eos = llm_token_is_eos(ctx->instance->model, t.id)
           && !ctx->params.ignore_eos;
@@ -259,7 +269,7 @@ ngx_http_llm_text_pull(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
         s->finish = NGX_HTTP_LLM_FINISH_STOP;
     }
 
-    if (s->n_tokens == ctx->max_new
+    if (s->n_tokens == s->prompt->max_new
         && (s->finish == NGX_HTTP_LLM_FINISH_NONE
             || ctx->codec->length_first))
     {
@@ -272,6 +282,22 @@ ngx_http_llm_text_pull(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
     }
 
     return NGX_OK;
+}
+
+
+/* a job that only scores its prompt */
+
+static void
+ngx_http_llm_text_scored(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
+{
+    if (ctx->codec->prefill) {
+        ctx->codec->prefill(ctx, s);
+    }
+
+    s->finish = NGX_HTTP_LLM_FINISH_LENGTH;
+    s->ended = 1;
+
+    ngx_http_llm_text_close(s);
 }
 
 

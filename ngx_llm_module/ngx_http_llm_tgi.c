@@ -235,7 +235,7 @@ ngx_http_llm_tgi_prefill(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
 
     b = &s->prefill;
 
-    for (i = 0; i < ctx->n_tokens; i++) {
+    for (i = 0; i < s->prompt->n_tokens; i++) {
         llm_job_token(&s->job, i, &t);
 
         str.data = (u_char *) text;

@@ -110,6 +110,35 @@ refused("$model\nserver { listen 127.0.0.1:%%PORT%%; location / {\nllm_pass m; l
 refused("$model\nserver { listen 127.0.0.1:%%PORT%%; location / {\nllm_pass m; llm_max_total_tokens 10; llm_max_input_tokens 10; } }",
     'llm_pass', '"llm_max_input_tokens" 10 must be less than "llm_max_total_tokens" 10');
 
+# licences: of a directory's README.md, "unknown" where the file names none
+mkdir $n->dir . "/licensed";
+symlink "$LLM::Nginx::ROOT/t/fixtures/models/llama/$_", $n->dir . "/licensed/$_"
+    for qw(config.json generation_config.json model.safetensors tokenizer.json tokenizer_config.json);
+$n->write_file('licensed/README.md', "---\nlicense: Apache-2.0\n---\n# A model\n");
+my $licensed = "$model\nllm_model l { weights %%DIR%%/licensed; context 64; kv_cache 8m; }";
+my $not = 'is not in "llm_license_allow"';
+refused("$licensed\nllm_license_allow unknown mit;\nserver { listen 127.0.0.1:%%PORT%%; location / {\nllm_pass l; } }", 'llm_pass',
+    "the licence \"Apache-2.0\" of llm_model \"l\" $not", 'llm_license_allow of http');
+refused("$licensed\nllm_license_allow apache-2.0;\nserver { listen 127.0.0.1:%%PORT%%; location / {\nllm_pass m; } }", 'llm_pass',
+    "the licence \"unknown\" of llm_model \"m\" $not", 'a model without a licence');
+refused("$licensed\nllm_license_allow unknown;\nserver { listen 127.0.0.1:%%PORT%%; location / { llm_pass m; } }", 'llm_model l',
+    "the licence \"Apache-2.0\" of llm_model \"l\" $not", 'a model that no location uses');
+refused("$licensed\nserver { listen 127.0.0.1:%%PORT%%; location / { llm_license_allow mit;\nllm_pass l; } }", 'llm_pass',
+    "the licence \"Apache-2.0\" of llm_model \"l\" $not", 'llm_license_allow of a location');
+refused("$model\nserver { listen 127.0.0.1:%%PORT%%;\nllm_license_allow '';\n}", 'llm_license_allow', 'must not have an empty name');
+for ([ 'apache-2.0 unknown', '' ], [ 'mit', 'llm_license_allow APACHE-2.0 UNKNOWN;' ]) {
+    my ($rc, $out) = check("$licensed\nllm_license_allow $_->[0];\nserver { listen 127.0.0.1:%%PORT%%; $_->[1]\n"
+        . "location / { llm_pass m; } location /l/ { llm_pass l; } }");
+    is $rc, 0, "llm_license_allow $_->[0] $_->[1]" or diag $out;
+}
+{
+    $n->start;
+    my $http = LLM::HTTP->new(port => $n->port);
+    is $http->get('/l/info')->json->{license}, 'Apache-2.0', 'license in /info';
+    is $http->get('/info')->json->{license}, undef, 'null when there is none';
+    $n->stop(allow => qr/is not in "llm_license_allow"|emerg/);
+}
+
 my @duplicates = ('llm_pass m;', 'llm_max_best_of 2;', 'llm_sse_keepalive 1s;', 'llm_cors_allow_origin off;', 'llm_error_format tgi;');
 for (@duplicates) {
     my ($rc, $out) = check("$model\nserver { listen 127.0.0.1:%%PORT%%; location / { $_ $_ llm_model_id x; } }");

@@ -1,0 +1,552 @@
+/*
+ * ngx_http_llm_completions.c - answers of OpenAI's legacy completions.
+ *
+ * POST /v1/completions: one object, or chunks, the closing usage and [DONE].
+ * Log-probabilities are four lists of one entry a token, EOS included; with
+ * echo those of the prompt come first.  Bodies are read in
+ * ngx_http_llm_completions_body.c.
+ */
+#include "ngx_http_llm_codec.h"
+
+#include <math.h>
+
+
+#define NGX_HTTP_LLM_MAX_TOKEN  512     /* bytes of a token that are shown */
+
+
+/* log-probabilities of a choice that have not been sent */
+typedef struct {
+    ngx_http_llm_buf_t         tokens;
+    ngx_http_llm_buf_t         logprobs;
+    ngx_http_llm_buf_t         top;
+    ngx_http_llm_buf_t         offsets;
+    ngx_uint_t                 n;
+    size_t                     seen;        /* bytes counted in the text */
+    size_t                     offset;      /* characters, from the prompt */
+} ngx_http_llm_legacy_t;
+
+
+static void ngx_http_llm_completions_prefill(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s);
+static void ngx_http_llm_completions_prefill_logprobs(
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s,
+    ngx_http_llm_legacy_t *l);
+static void ngx_http_llm_completions_unit(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_http_llm_unit_t *unit);
+static void ngx_http_llm_completions_entry(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_legacy_t *l, const llm_top_t *self, const llm_top_t *top,
+    ngx_uint_t n_top);
+static void ngx_http_llm_completions_top(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_buf_t *b, const llm_top_t *self, const llm_top_t *top,
+    ngx_uint_t n_top);
+static void ngx_http_llm_completions_token(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_buf_t *b, int32_t id);
+static void ngx_http_llm_completions_number(ngx_http_llm_buf_t *b,
+    float logprob);
+static void ngx_http_llm_completions_lists(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_legacy_t *l);
+static void ngx_http_llm_completions_head(ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_completions_chunk(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_uint_t last);
+static void ngx_http_llm_completions_choice(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_uint_t index);
+static void ngx_http_llm_completions_usage(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s);
+static ngx_http_llm_sequence_t *ngx_http_llm_completions_best(
+    ngx_http_llm_sequence_t *s, ngx_uint_t n, ngx_uint_t rank);
+static void ngx_http_llm_completions_finish(ngx_http_llm_ctx_t *ctx);
+
+
+const ngx_http_llm_codec_t  ngx_http_llm_completions_codec = {
+    NGX_HTTP_LLM_FORMAT_OPENAI,
+    0,                              /* length_first */
+    0,                              /* keep_stop */
+    ngx_http_llm_completions_decode,
+    ngx_http_llm_completions_prompt,
+    ngx_http_llm_completions_prefill,
+    ngx_http_llm_completions_unit,
+    ngx_http_llm_completions_finish
+};
+
+
+static const char  *ngx_http_llm_completions_reasons[] = {
+    "", "length", "stop", "stop", "content_filter"
+};
+
+
+static void
+ngx_http_llm_completions_prefill(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s)
+{
+    ngx_pool_t             *pool;
+    ngx_http_llm_legacy_t  *l;
+
+    if (ctx->params.logprobs) {
+        pool = ctx->request->pool;
+
+        l = ngx_pcalloc(pool, sizeof(ngx_http_llm_legacy_t));
+        if (l == NULL) {
+            ctx->out.failed = 1;
+            return;
+        }
+
+        ngx_http_llm_buf_init(&l->tokens, pool);
+        ngx_http_llm_buf_init(&l->logprobs, pool);
+        ngx_http_llm_buf_init(&l->top, pool);
+        ngx_http_llm_buf_init(&l->offsets, pool);
+
+        s->data = l;
+
+        if (ctx->params.echo) {
+            ngx_http_llm_completions_prefill_logprobs(ctx, s, l);
+        }
+
+        l->offset = ngx_http_llm_utf8_length(&s->prompt->shown);
+        l->seen = 0;
+    }
+
+    if (ctx->params.stream
+        && (ctx->params.echo || ctx->params.return_full_text))
+    {
+        ngx_http_llm_completions_chunk(ctx, s, &s->prompt->shown, 0);
+    }
+}
+
+
+static void
+ngx_http_llm_completions_prefill_logprobs(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_http_llm_legacy_t *l)
+{
+    size_t                  start;
+    uint32_t                i;
+    llm_top_t               self;
+    ngx_str_t               text;
+    llm_job_token_t         t;
+    ngx_http_llm_prompt_t  *prompt;
+
+    prompt = s->prompt;
+
+    for (i = 0; i < prompt->n_tokens; i++) {
+        llm_job_token(&s->job, i, &t);
+
+        /* tokens that stand for nothing in the text have no place there */
+
+        start = ngx_min(prompt->starts[i], prompt->text.len);
+
+        if (start > l->seen) {
+            text.data = prompt->text.data + l->seen;
+            text.len = start - l->seen;
+            l->offset += ngx_http_llm_utf8_length(&text);
+            l->seen = start;
+        }
+
+        self.id = t.id;
+        self.logprob = (i == 0) ? NAN : t.logprob;
+
+        ngx_http_llm_completions_entry(ctx, l, &self, t.top, t.n_top);
+    }
+}
+
+
+static void
+ngx_http_llm_completions_unit(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_http_llm_unit_t *unit)
+{
+    llm_top_t               self;
+    ngx_str_t               text;
+    ngx_uint_t              i;
+    ngx_http_llm_token_t   *t;
+    ngx_http_llm_legacy_t  *l;
+
+    l = s->data;
+
+    for (i = 0; l && !unit->replaced && i < unit->n_tokens; i++) {
+        t = &unit->tokens[i];
+
+        if (t->hidden) {
+            continue;
+        }
+
+        text.data = s->text.data + l->seen;
+        text.len = t->text_start - l->seen;
+        l->offset += ngx_http_llm_utf8_length(&text);
+        l->seen = t->text_start;
+
+        self.id = t->id;
+        self.logprob = t->raw_logprob;
+
+        ngx_http_llm_completions_entry(ctx, l, &self, t->top, t->n_top);
+    }
+
+    if (ctx->params.stream && (unit->text.len || unit->last || (l && l->n))) {
+        ngx_http_llm_completions_chunk(ctx, s, &unit->text, unit->last);
+    }
+}
+
+
+/* one token: logprob is NAN where there is none, top is best first */
+
+static void
+ngx_http_llm_completions_entry(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_legacy_t *l, const llm_top_t *self, const llm_top_t *top,
+    ngx_uint_t n_top)
+{
+    if (l->n++) {
+        ngx_http_llm_buf_lit(&l->tokens, ",");
+        ngx_http_llm_buf_lit(&l->logprobs, ",");
+        ngx_http_llm_buf_lit(&l->top, ",");
+        ngx_http_llm_buf_lit(&l->offsets, ",");
+    }
+
+    ngx_http_llm_completions_token(ctx, &l->tokens, self->id);
+    ngx_http_llm_buf_printf(&l->offsets, "%uz", l->offset);
+
+    if (isnan(self->logprob)) {
+        ngx_http_llm_buf_lit(&l->logprobs, "null");
+        ngx_http_llm_buf_lit(&l->top, "null");
+
+    } else {
+        ngx_http_llm_completions_number(&l->logprobs, self->logprob);
+        ngx_http_llm_completions_top(ctx, &l->top, self, top,
+                                     ngx_min(n_top,
+                                             ctx->params.top_n_tokens));
+    }
+
+    if (l->tokens.failed || l->logprobs.failed || l->top.failed
+        || l->offsets.failed)
+    {
+        ctx->out.failed = 1;
+    }
+}
+
+
+/*
+ * The best tokens by their text, and the token itself.  Of tokens with the
+ * same text the first, which has the larger value, is kept.
+ */
+
+static void
+ngx_http_llm_completions_top(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
+    const llm_top_t *self, const llm_top_t *top, ngx_uint_t n_top)
+{
+    size_t              len, other_len;
+    ngx_uint_t          i, j, n, found;
+    const char         *text, *other;
+    const llm_top_t    *t;
+    const llm_model_t  *model;
+
+    model = ctx->instance->model;
+    found = 0;
+    n = 0;
+
+    ngx_http_llm_buf_lit(b, "{");
+
+    for (i = 0; i < n_top + 1; i++) {
+
+        if (i == n_top && found) {
+            break;
+        }
+
+        t = (i < n_top) ? &top[i] : self;
+        found |= (t->id == self->id);
+        text = llm_token_bytes(model, t->id, &len);
+
+        for (j = 0; j < i; j++) {
+            other = llm_token_bytes(model, top[j].id, &other_len);
+
+            if (len == other_len
+                && (len == 0 || ngx_memcmp(text, other, len) == 0))
+            {
+                break;
+            }
+        }
+
+        if (j < i) {
+            continue;
+        }
+
+        if (n++) {
+            ngx_http_llm_buf_lit(b, ",");
+        }
+
+        ngx_http_llm_completions_token(ctx, b, t->id);
+        ngx_http_llm_buf_lit(b, ":");
+
+        /* the very same number as in the other list */
+
+        ngx_http_llm_completions_number(b, t->id == self->id ? self->logprob
+                                                             : t->logprob);
+    }
+
+    ngx_http_llm_buf_lit(b, "}");
+}
+
+
+/* a token that is no text by itself is written as its bytes */
+
+static void
+ngx_http_llm_completions_token(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
+    int32_t id)
+{
+    size_t       i, len;
+    u_char       hex[NGX_HTTP_LLM_MAX_TOKEN * 4 + 6], *p, *end, *last;
+    const char  *text;
+
+    text = llm_token_bytes(ctx->instance->model, id, &len);
+    len = ngx_min(len, NGX_HTTP_LLM_MAX_TOKEN);
+
+    p = (u_char *) text;
+    end = p + len;
+
+    while (p < end && (*p < 0x80 || ngx_utf8_decode(&p, end - p) <= 0x10ffff))
+    {
+        p += (*p < 0x80);
+    }
+
+    if (p == end) {
+        ngx_http_llm_buf_json(b, text, len);
+        return;
+    }
+
+    last = ngx_cpymem(hex, "bytes:", 6);
+
+    for (i = 0; i < len; i++) {
+        last = ngx_sprintf(last, "\\x%02xi", (ngx_int_t) (u_char) text[i]);
+    }
+
+    ngx_http_llm_buf_json(b, hex, last - hex);
+}
+
+
+/* JSON has no infinity */
+
+static void
+ngx_http_llm_completions_number(ngx_http_llm_buf_t *b, float logprob)
+{
+    if (isfinite(logprob)) {
+        ngx_http_llm_buf_f32(b, logprob);
+
+    } else {
+        ngx_http_llm_buf_lit(b, "-9999.0");
+    }
+}
+
+
+/* the lists to ctx->out; they are empty afterwards */
+
+static void
+ngx_http_llm_completions_lists(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_legacy_t *l)
+{
+    ngx_http_llm_buf_t  *b;
+
+    b = &ctx->out;
+
+    if (l == NULL) {
+        ngx_http_llm_buf_lit(b, "null");
+        return;
+    }
+
+    ngx_http_llm_buf_lit(b, "{\"tokens\":[");
+    ngx_http_llm_buf_add(b, l->tokens.data, l->tokens.len);
+    ngx_http_llm_buf_lit(b, "],\"token_logprobs\":[");
+    ngx_http_llm_buf_add(b, l->logprobs.data, l->logprobs.len);
+    ngx_http_llm_buf_lit(b, "],\"top_logprobs\":[");
+    ngx_http_llm_buf_add(b, l->top.data, l->top.len);
+    ngx_http_llm_buf_lit(b, "],\"text_offset\":[");
+    ngx_http_llm_buf_add(b, l->offsets.data, l->offsets.len);
+    ngx_http_llm_buf_lit(b, "]}");
+
+    l->tokens.len = 0;
+    l->logprobs.len = 0;
+    l->top.len = 0;
+    l->offsets.len = 0;
+    l->n = 0;
+}
+
+
+static void
+ngx_http_llm_completions_head(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_str_t           *model;
+    ngx_http_llm_buf_t  *b;
+
+    b = &ctx->out;
+    model = ngx_http_llm_model_id(ctx);
+
+    ngx_http_llm_buf_lit(b, "{\"object\":\"text_completion\",\"id\":\"cmpl-");
+
+    if (ctx->request_id.len) {
+        ngx_http_llm_buf_add(b, ctx->request_id.data, ctx->request_id.len);
+
+    } else {
+        ngx_http_llm_buf_printf(b, "%016xL", ctx->start_ns);
+    }
+
+    ngx_http_llm_buf_printf(b, "\",\"created\":%T,\"model\":",
+                            ctx->request->start_sec);
+    ngx_http_llm_buf_json_str(b, model);
+    ngx_http_llm_buf_lit(b, ",\"system_fingerprint\":\"" LLM_VERSION
+                         "-native\",\"choices\":[");
+}
+
+
+static void
+ngx_http_llm_completions_chunk(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_uint_t last)
+{
+    ngx_http_llm_buf_t     *b;
+    ngx_http_llm_legacy_t  *l;
+
+    b = &ctx->out;
+    l = s->data;
+
+    ngx_http_llm_buf_lit(b, "data: ");
+    ngx_http_llm_completions_head(ctx);
+    ngx_http_llm_buf_printf(b, "{\"index\":%ui,\"text\":", s->index);
+    ngx_http_llm_buf_json_str(b, text);
+    ngx_http_llm_buf_lit(b, ",\"logprobs\":");
+    ngx_http_llm_completions_lists(ctx, (l && l->n) ? l : NULL);
+
+    if (last) {
+        ngx_http_llm_buf_printf(b, ",\"finish_reason\":\"%s\"}]",
+                                ngx_http_llm_completions_reasons[s->finish]);
+
+    } else {
+        ngx_http_llm_buf_lit(b, ",\"finish_reason\":null}]");
+    }
+
+    if (ctx->params.continuous_usage || (last && !ctx->params.include_usage)) {
+        ngx_http_llm_buf_lit(b, ",\"usage\":");
+        ngx_http_llm_completions_usage(ctx, s);
+
+    } else if (ctx->params.include_usage) {
+        ngx_http_llm_buf_lit(b, ",\"usage\":null");
+    }
+
+    ngx_http_llm_buf_lit(b, "}\n\n");
+}
+
+
+static void
+ngx_http_llm_completions_choice(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_uint_t index)
+{
+    ngx_http_llm_buf_t  *b, text;
+
+    b = &ctx->out;
+
+    ngx_http_llm_buf_init(&text, ctx->request->pool);
+
+    if (ctx->params.echo || ctx->params.return_full_text) {
+        ngx_http_llm_buf_add(&text, s->prompt->shown.data,
+                             s->prompt->shown.len);
+    }
+
+    ngx_http_llm_buf_add(&text, s->out.data, s->out.len);
+    b->failed |= text.failed;
+
+    ngx_http_llm_buf_printf(b, "%s{\"index\":%ui,\"text\":",
+                            index ? "," : "", index);
+    ngx_http_llm_buf_json(b, text.data, text.len);
+    ngx_http_llm_buf_lit(b, ",\"logprobs\":");
+    ngx_http_llm_completions_lists(ctx, s->data);
+    ngx_http_llm_buf_printf(b, ",\"finish_reason\":\"%s\"}",
+                            ngx_http_llm_completions_reasons[s->finish]);
+}
+
+
+/* of one choice, or of the whole request when s is NULL */
+
+static void
+ngx_http_llm_completions_usage(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s)
+{
+    uint32_t     prompt, generated, cached;
+    ngx_uint_t   i;
+
+    prompt = s ? s->prompt->n_tokens : ctx->n_tokens;
+    generated = s ? s->n_tokens : 0;
+    cached = s ? s->view.n_cached : 0;
+
+    for (i = 0; s == NULL && i < ctx->n_sequences; i++) {
+        generated += ctx->sequences[i].n_tokens;
+        cached = ngx_max(cached, ctx->sequences[i].view.n_cached);
+    }
+
+    ngx_http_llm_buf_printf(&ctx->out, "{\"prompt_tokens\":%uD,"
+                            "\"completion_tokens\":%uD,\"total_tokens\":%uD,"
+                            "\"prompt_tokens_details\":"
+                            "{\"cached_tokens\":%uD}}",
+                            prompt, generated, prompt + generated, cached);
+}
+
+
+/* of n choices the one with the rank-th highest mean log-probability */
+
+static ngx_http_llm_sequence_t *
+ngx_http_llm_completions_best(ngx_http_llm_sequence_t *s, ngx_uint_t n,
+    ngx_uint_t rank)
+{
+    double      mean, other;
+    ngx_uint_t  i, j, better;
+
+    for (i = 0; i < n - 1; i++) {
+        mean = s[i].sum_logprob / ngx_max(s[i].n_tokens, 1);
+        better = 0;
+
+        for (j = 0; j < n; j++) {
+            other = s[j].sum_logprob / ngx_max(s[j].n_tokens, 1);
+            better += (other > mean || (other == mean && j < i));
+        }
+
+        if (better == rank) {
+            break;
+        }
+    }
+
+    return &s[i];
+}
+
+
+static void
+ngx_http_llm_completions_finish(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_uint_t                i, made, kept;
+    ngx_http_llm_buf_t       *b;
+    ngx_http_llm_sequence_t  *s;
+
+    b = &ctx->out;
+
+    if (ctx->params.stream) {
+
+        if (ctx->params.include_usage) {
+            ngx_http_llm_buf_lit(b, "data: ");
+            ngx_http_llm_completions_head(ctx);
+            ngx_http_llm_buf_lit(b, "],\"usage\":");
+            ngx_http_llm_completions_usage(ctx, NULL);
+            ngx_http_llm_buf_lit(b, "}\n\n");
+        }
+
+        ngx_http_llm_buf_lit(b, "data: [DONE]\n\n");
+        return;
+    }
+
+    made = ctx->n_sequences / ctx->n_prompts;
+    kept = ctx->params.keep ? ctx->params.keep : made;
+
+    ngx_http_llm_completions_head(ctx);
+
+    for (i = 0; i < ctx->n_prompts * kept; i++) {
+        s = &ctx->sequences[i / kept * made];
+
+        s = (kept < made) ? ngx_http_llm_completions_best(s, made, i % kept)
+                          : s + i % kept;
+
+        ngx_http_llm_completions_choice(ctx, s, i);
+    }
+
+    ngx_http_llm_buf_lit(b, "],\"usage\":");
+    ngx_http_llm_completions_usage(ctx, NULL);
+    ngx_http_llm_buf_lit(b, "}");
+}

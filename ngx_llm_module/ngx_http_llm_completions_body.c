@@ -1,0 +1,604 @@
+/*
+ * ngx_http_llm_completions_body.c - what a body of OpenAI's legacy
+ * completions asks for.
+ *
+ * Fields to parameters; prompts as text, as tokens or as lists of either;
+ * texts before and after a gap (suffix) as one prompt in the form that the
+ * model was trained with.
+ */
+#include "ngx_http_llm_codec.h"
+
+
+static ngx_int_t ngx_http_llm_completions_logprobs(ngx_http_llm_ctx_t *ctx,
+    json_t *root);
+static ngx_int_t ngx_http_llm_completions_refuse(ngx_http_llm_ctx_t *ctx,
+    json_t *root);
+static ngx_int_t ngx_http_llm_completions_choices(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx,
+    json_t *root);
+static ngx_int_t ngx_http_llm_completions_check_ids(ngx_http_llm_ctx_t *ctx,
+    json_t *ids);
+static ngx_int_t ngx_http_llm_completions_one(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_prompt_t *prompt, json_t *value);
+static ngx_int_t ngx_http_llm_completions_ids(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_prompt_t *prompt, json_t *value);
+static ngx_int_t ngx_http_llm_completions_text(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_prompt_t *prompt);
+static ngx_int_t ngx_http_llm_completions_gap(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_prompt_t *prompt);
+static ngx_int_t ngx_http_llm_completions_hooked(ngx_http_llm_ctx_t *ctx);
+
+#define ngx_http_llm_invalid(ctx, ...)                                        \
+    ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,                           \
+                      NGX_HTTP_LLM_INVALID __VA_ARGS__)
+
+
+static const ngx_http_llm_field_t  ngx_http_llm_completions_fields[] = {
+    ngx_http_llm_field("model", STRING, model, 0),
+    ngx_http_llm_field("stream", BOOL, stream, 0),
+    ngx_http_llm_field("max_new_tokens", COUNT, max_new_tokens,
+                       NGX_HTTP_LLM_GIVEN_MAX_NEW),
+    ngx_http_llm_field("max_tokens", COUNT, max_new_tokens,
+                       NGX_HTTP_LLM_GIVEN_MAX_NEW),
+    ngx_http_llm_field("temperature", F32, temperature,
+                       NGX_HTTP_LLM_GIVEN_TEMPERATURE),
+    ngx_http_llm_field("top_p", F32, top_p, NGX_HTTP_LLM_GIVEN_TOP_P),
+    ngx_http_llm_field("top_k", I32, top_k, NGX_HTTP_LLM_GIVEN_TOP_K),
+    ngx_http_llm_field("typical_p", F32, typical_p,
+                       NGX_HTTP_LLM_GIVEN_TYPICAL_P),
+    ngx_http_llm_field("min_p", F32, min_p, 0),
+    ngx_http_llm_field("do_sample", BOOL, do_sample, 0),
+    ngx_http_llm_field("frequency_penalty", F32, frequency_penalty, 0),
+    ngx_http_llm_field("presence_penalty", F32, presence_penalty, 0),
+    ngx_http_llm_field("repetition_penalty", F32, repetition_penalty, 0),
+    ngx_http_llm_field("stop", STOP, stop, 0),
+    ngx_http_llm_field("seed", SIGNED_SEED, seed, NGX_HTTP_LLM_GIVEN_SEED),
+    ngx_http_llm_field("n", U32, n, NGX_HTTP_LLM_GIVEN_N),
+    ngx_http_llm_field("best_of", U32, best_of, NGX_HTTP_LLM_GIVEN_BEST_OF),
+    ngx_http_llm_field("echo", BOOL, echo, 0),
+    ngx_http_llm_field("suffix", STRING, suffix, 0),
+    ngx_http_llm_field("logit_bias", BIAS, bias, 0),
+    ngx_http_llm_field("truncate", U64, truncate,
+                       NGX_HTTP_LLM_GIVEN_TRUNCATE),
+    ngx_http_llm_field("return_full_text", BOOL, return_full_text, 0),
+    ngx_http_llm_field("watermark", BOOL, watermark, 0),
+    ngx_http_llm_field("ignore_eos", BOOL, ignore_eos, 0),
+    ngx_http_llm_field("min_tokens", U32, min_tokens, 0),
+    ngx_http_llm_field("skip_special_tokens", BOOL, skip_special_tokens, 0),
+    ngx_http_llm_field("add_special_tokens", BOOL, add_special_tokens, 0),
+    ngx_http_llm_field("include_stop_str_in_output", BOOL, include_stop, 0),
+    ngx_http_llm_null_field
+};
+
+
+ngx_int_t
+ngx_http_llm_completions_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
+{
+    ngx_http_llm_params_t  *p;
+
+    p = &ctx->params;
+    p->do_sample = 1;
+
+    if (ngx_http_llm_json_fields(ctx, root, ngx_http_llm_completions_fields,
+                                 "")
+        != NGX_OK
+        || ngx_http_llm_completions_logprobs(ctx, root) != NGX_OK
+        || ngx_http_llm_openai_stream(ctx, root) != NGX_OK
+        || ngx_http_llm_completions_refuse(ctx, root) != NGX_OK
+        || ngx_http_llm_completions_choices(ctx) != NGX_OK
+        || ngx_http_llm_completions_check(ctx, root) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    /* what the prompt costs is asked of the engine only when it is shown */
+
+    p->decoder_input_details = (p->logprobs && p->echo);
+
+    if (p->decoder_input_details && p->suffix.data) {
+        return ngx_http_llm_invalid(ctx, "`echo` with `logprobs` is not "
+                                    "supported with `suffix`");
+    }
+
+    return NGX_OK;
+}
+
+
+/* a number, or a boolean as in chat completions */
+
+static ngx_int_t
+ngx_http_llm_completions_logprobs(ngx_http_llm_ctx_t *ctx, json_t *root)
+{
+    json_t  *value;
+
+    static const ngx_http_llm_field_t  number[] = {
+        ngx_http_llm_field("logprobs", U32, top_n_tokens,
+                           NGX_HTTP_LLM_GIVEN_TOP_N),
+        ngx_http_llm_null_field
+    };
+
+    value = ngx_http_llm_json_get(root, "logprobs");
+
+    if (value == NULL || json_is_false(value)) {
+        return NGX_OK;
+    }
+
+    ctx->params.logprobs = 1;
+
+    if (json_is_true(value)) {
+        ctx->params.top_n_tokens = 1;
+        return NGX_OK;
+    }
+
+    return ngx_http_llm_json_fields(ctx, root, number, "");
+}
+
+
+/* well-formed, but this version would have to ignore it */
+
+static ngx_int_t
+ngx_http_llm_completions_refuse(ngx_http_llm_ctx_t *ctx, json_t *root)
+{
+    json_t      *value;
+    ngx_str_t    id;
+    const char  *name;
+
+    if (ctx->params.watermark) {
+        return ngx_http_llm_invalid(ctx, "`watermark` is not supported");
+    }
+
+    if (ngx_http_llm_json_get(root, "grammar")) {
+        return ngx_http_llm_invalid(ctx, "`grammar` is not supported");
+    }
+
+    value = ngx_http_llm_json_get(root, "adapter_id");
+
+    if (value) {
+
+        if (!json_is_string(value)) {
+            return ngx_http_llm_json_mismatch(ctx, "", "adapter_id", value,
+                                              "a string");
+        }
+
+        id = ngx_http_llm_json_str(value);
+
+        return ngx_http_llm_invalid(ctx, "adapter `%V` is not loaded", &id);
+    }
+
+    value = ngx_http_llm_json_get(root, "response_format");
+
+    if (value == NULL) {
+        return NGX_OK;
+    }
+
+    name = json_string_value(json_object_get(value, "type"));
+
+    if (name == NULL) {
+        return ngx_http_llm_json_mismatch(ctx, "", "response_format", value,
+                                          "an object with a `type`");
+    }
+
+    if (ngx_strcmp(name, "text") != 0) {
+        return ngx_http_llm_invalid(ctx, "`response_format` of type `%s` is "
+                                    "not supported", name);
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * n choices for each prompt are the best of best_of.  For the rest of the
+ * code best_of choices are made, of which the codec keeps some.
+ */
+
+static ngx_int_t
+ngx_http_llm_completions_choices(ngx_http_llm_ctx_t *ctx)
+{
+    uint64_t                best_of;
+    ngx_int_t               max;
+    ngx_http_llm_params_t  *p;
+
+    p = &ctx->params;
+    best_of = p->best_of;
+    p->best_of = 1;
+
+    if (!(p->given & NGX_HTTP_LLM_GIVEN_BEST_OF) || best_of == 0
+        || best_of == p->n)
+    {
+        return NGX_OK;
+    }
+
+    if (best_of < p->n) {
+        return ngx_http_llm_invalid(ctx, "`best_of` must be >= `n`. Given: "
+                                    "%uL and %uL", best_of, p->n);
+    }
+
+    max = ctx->conf->max_client_batch_size;
+
+    if (p->n == 0 || p->n > (uint64_t) max) {
+        return ngx_http_llm_invalid(ctx, "`n` must be > 0 and <= %i. "
+                                    "Given: %uL", max, p->n);
+    }
+
+    max = ctx->conf->max_best_of;
+
+    if (best_of > (uint64_t) max) {
+        return ngx_http_llm_invalid(ctx, "`best_of` must be > 0 and <= %i. "
+                                    "Given: %uL", max, best_of);
+    }
+
+    if (p->stream) {
+        return ngx_http_llm_invalid(ctx, "`best_of` > `n` is not supported "
+                                    "when streaming tokens");
+    }
+
+    p->keep = p->n;
+    p->n = best_of;
+
+    return NGX_OK;
+}
+
+
+/* whether the prompt has one of the four forms, or is null */
+
+static ngx_int_t
+ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx, json_t *root)
+{
+    size_t        i, n;
+    json_t       *prompt, *first, *value;
+    json_type     type;
+
+    prompt = json_object_get(root, "prompt");
+
+    if (prompt == NULL) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
+                                 "Failed to deserialize the JSON body into "
+                                 "the target type: missing field `prompt`");
+    }
+
+    if (json_is_string(prompt)) {
+        ctx->params.inputs = ngx_http_llm_json_str(prompt);
+        return NGX_OK;
+    }
+
+    if (json_is_null(prompt)) {
+        return NGX_OK;
+    }
+
+    if (!json_is_array(prompt)) {
+        return ngx_http_llm_json_mismatch(ctx, "", "prompt", prompt,
+                                          "a string, a sequence of strings, "
+                                          "of token ids or of sequences of "
+                                          "token ids");
+    }
+
+    n = json_array_size(prompt);
+
+    if (n == 0) {
+        return ngx_http_llm_invalid(ctx, "Empty array detected. Do not use "
+                                    "an empty array for the prompt.");
+    }
+
+    first = json_array_get(prompt, 0);
+    type = json_typeof(first);
+
+    if (type != JSON_STRING && type != JSON_ARRAY) {
+        return ngx_http_llm_completions_check_ids(ctx, prompt);
+    }
+
+    if (n > (size_t) ctx->conf->max_client_batch_size) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_BATCH_SIZE,
+                                 "Number of prompts exceeds the maximum "
+                                 "allowed batch size of %i",
+                                 ctx->conf->max_client_batch_size);
+    }
+
+    for (i = 0; i < n; i++) {
+        value = json_array_get(prompt, i);
+
+        if (json_typeof(value) != type) {
+            return ngx_http_llm_json_mismatch(ctx, "", "prompt", value,
+                                              type == JSON_STRING
+                                              ? "a string" : "a sequence");
+        }
+
+        if (type == JSON_ARRAY
+            && ngx_http_llm_completions_check_ids(ctx, value) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_completions_check_ids(ngx_http_llm_ctx_t *ctx, json_t *ids)
+{
+    size_t     i;
+    json_t    *id;
+    uint32_t   n_vocab;
+
+    n_vocab = llm_model_info(ctx->instance->model)->n_vocab;
+
+    if (ctx->conf->prompt_hook) {
+        return ngx_http_llm_invalid(ctx, "`prompt` as token ids is not "
+                                    "supported with a prompt hook");
+    }
+
+    if (ctx->params.suffix.data) {
+        return ngx_http_llm_invalid(ctx, "`suffix` is not supported with "
+                                    "`prompt` as token ids");
+    }
+
+    if (json_array_size(ids) == 0) {
+        return ngx_http_llm_invalid(ctx, "Empty array detected. Do not use "
+                                    "an empty array for the prompt.");
+    }
+
+    for (i = 0; i < json_array_size(ids); i++) {
+        id = json_array_get(ids, i);
+
+        if (!json_is_integer(id)) {
+            return ngx_http_llm_json_mismatch(ctx, "", "prompt", id, "u32");
+        }
+
+        if (json_integer_value(id) < 0 || json_integer_value(id) >= n_vocab) {
+            return ngx_http_llm_invalid(ctx, "`prompt` token ids must be >= 0 "
+                                        "and < %uD. Given: %L", n_vocab,
+                                        (int64_t) json_integer_value(id));
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_llm_completions_prompt(ngx_http_llm_ctx_t *ctx)
+{
+    size_t       i;
+    json_t      *prompt;
+    ngx_uint_t   n, list;
+
+    prompt = json_object_get(ctx->hooked ? ctx->hooked : ctx->json, "prompt");
+
+    list = json_is_array(prompt)
+           && !json_is_number(json_array_get(prompt, 0));
+    n = list ? json_array_size(prompt) : 1;
+
+    ctx->prompts = ngx_pcalloc(ctx->request->pool,
+                               n * sizeof(ngx_http_llm_prompt_t));
+    if (ctx->prompts == NULL) {
+        return ngx_http_llm_fail_nomem(ctx);
+    }
+
+    ctx->n_prompts = n;
+    ctx->tok_flags = LLM_TOK_PARSE_SPECIAL;
+
+    if (ctx->params.add_special_tokens) {
+        ctx->tok_flags |= LLM_TOK_ADD_SPECIAL;
+    }
+
+    if (ctx->hook_prompt.data) {
+        return ngx_http_llm_completions_hooked(ctx);
+    }
+
+    for (i = 0; i < n; i++) {
+
+        if (ngx_http_llm_completions_one(ctx, &ctx->prompts[i],
+                                         list ? json_array_get(prompt, i)
+                                              : prompt)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_completions_one(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_prompt_t *prompt, json_t *value)
+{
+    if (!json_is_string(value)) {
+        return ngx_http_llm_completions_ids(ctx, prompt, value);
+    }
+
+    prompt->text = ngx_http_llm_json_str(value);
+    prompt->shown = prompt->text;
+
+    if (ctx->params.suffix.data) {
+        return ngx_http_llm_completions_gap(ctx, prompt);
+    }
+
+    return NGX_OK;
+}
+
+
+/* tokens are used as they are; null stands for the one that begins a text */
+
+static ngx_int_t
+ngx_http_llm_completions_ids(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_prompt_t *prompt, json_t *value)
+{
+    size_t                   i, n, skip;
+    ngx_http_llm_params_t   *p;
+    const llm_model_info_t  *info;
+
+    p = &ctx->params;
+    info = llm_model_info(ctx->instance->model);
+    n = json_is_array(value) ? json_array_size(value) : 1;
+    skip = 0;
+
+    if ((p->given & NGX_HTTP_LLM_GIVEN_TRUNCATE) && n > p->truncate) {
+        skip = n - p->truncate;
+        n = p->truncate;
+    }
+
+    prompt->ids = 1;
+    prompt->n_tokens = n;
+    prompt->tokens = ngx_palloc(ctx->request->pool,
+                                (n + 1) * sizeof(int32_t));
+    if (prompt->tokens == NULL) {
+        return ngx_http_llm_fail_nomem(ctx);
+    }
+
+    if (!json_is_array(value)) {
+        prompt->tokens[0] = (info->bos_id >= 0) ? info->bos_id : info->eos_id;
+
+        if (prompt->tokens[0] < 0) {
+            return ngx_http_llm_invalid(ctx, "`prompt` cannot be null: this "
+                                        "model has no token that begins a "
+                                        "text");
+        }
+
+        prompt->starts = ngx_pcalloc(ctx->request->pool, sizeof(uint32_t));
+
+        return prompt->starts ? NGX_OK : ngx_http_llm_fail_nomem(ctx);
+    }
+
+    for (i = 0; i < n; i++) {
+        prompt->tokens[i] = json_integer_value(json_array_get(value,
+                                                              skip + i));
+    }
+
+    /* what is too long is refused soon, without its text */
+
+    if (n > (size_t) ctx->conf->max_total_tokens) {
+        prompt->starts = ngx_pcalloc(ctx->request->pool,
+                                     n * sizeof(uint32_t));
+
+        return prompt->starts ? NGX_OK : ngx_http_llm_fail_nomem(ctx);
+    }
+
+    return ngx_http_llm_completions_text(ctx, prompt);
+}
+
+
+/* the text of tokens, and where in it each of them begins */
+
+static ngx_int_t
+ngx_http_llm_completions_text(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_prompt_t *prompt)
+{
+    size_t               i, len;
+    llm_err_t            err;
+    llm_code_t           code;
+    const char          *piece;
+    llm_detok_t         *detok;
+    ngx_http_llm_buf_t   text;
+
+    ngx_http_llm_buf_init(&text, ctx->request->pool);
+
+    prompt->starts = ngx_palloc(ctx->request->pool,
+                                (prompt->n_tokens + 1) * sizeof(uint32_t));
+    if (prompt->starts == NULL) {
+        return ngx_http_llm_fail_nomem(ctx);
+    }
+
+    code = llm_detok_new(&detok, ctx->instance->model, 0, &err);
+
+    for (i = 0; i <= prompt->n_tokens && code == LLM_OK; i++) {
+
+        prompt->starts[i] = text.len;
+
+        code = (i < prompt->n_tokens)
+               ? llm_detok_push(detok, prompt->tokens[i], &piece, &len, &err)
+               : llm_detok_flush(detok, &piece, &len, &err);
+
+        if (code == LLM_OK) {
+            ngx_http_llm_buf_add(&text, piece, len);
+        }
+    }
+
+    llm_detok_free(detok);
+
+    if (code != LLM_OK) {
+        return ngx_http_llm_fail_engine(ctx, &err);
+    }
+
+    if (text.failed) {
+        return ngx_http_llm_fail_nomem(ctx);
+    }
+
+    prompt->text.data = text.data;
+    prompt->text.len = text.len;
+    prompt->shown = prompt->text;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_completions_gap(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_prompt_t *prompt)
+{
+    ngx_http_llm_buf_t       b;
+    const llm_model_info_t  *info;
+
+    info = llm_model_info(ctx->instance->model);
+
+    if (info->fim_pre[0] == '\0') {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_SUFFIX,
+                                 "Suffix is not supported and can be "
+                                 "achieved by preprocessing the prompt.");
+    }
+
+    ngx_http_llm_buf_init(&b, ctx->request->pool);
+
+    ngx_http_llm_buf_add(&b, info->fim_pre, ngx_strlen(info->fim_pre));
+    ngx_http_llm_buf_add(&b, prompt->text.data, prompt->text.len);
+    ngx_http_llm_buf_add(&b, info->fim_suf, ngx_strlen(info->fim_suf));
+    ngx_http_llm_buf_add(&b, ctx->params.suffix.data, ctx->params.suffix.len);
+    ngx_http_llm_buf_add(&b, info->fim_mid, ngx_strlen(info->fim_mid));
+
+    if (b.failed) {
+        return ngx_http_llm_fail_nomem(ctx);
+    }
+
+    prompt->text.data = b.data;
+    prompt->text.len = b.len;
+
+    return NGX_OK;
+}
+
+
+/* a hook has written the prompt: there is one, and the client may not see it */
+
+static ngx_int_t
+ngx_http_llm_completions_hooked(ngx_http_llm_ctx_t *ctx)
+{
+    size_t       len;
+    ngx_str_t   *text;
+    const char  *bos;
+
+    if (ctx->n_prompts > 1) {
+        return ngx_http_llm_invalid(ctx, "`prompt` as a sequence is not "
+                                    "supported where a hook writes the "
+                                    "prompt");
+    }
+
+    if (ctx->params.decoder_input_details) {
+        return ngx_http_llm_invalid(ctx, "`echo` with `logprobs` is not "
+                                    "supported where a hook writes the "
+                                    "prompt");
+    }
+
+    text = &ctx->prompts[0].text;
+    *text = ctx->hook_prompt;
+    ctx->prompts[0].shown = ctx->inputs;
+
+    bos = llm_model_info(ctx->instance->model)->bos_token;
+    len = ngx_strlen(bos);
+
+    if (len && text->len >= len && ngx_strncmp(text->data, bos, len) == 0) {
+        ctx->tok_flags = LLM_TOK_PARSE_SPECIAL;
+    }
+
+    return NGX_OK;
+}
