@@ -1,27 +1,31 @@
 /*
- * inspect.c - `llm inspect`: what a file holds, what it needs, and why it is not supported if it
- * is not.
+ * inspect.c - `llm inspect`: what a file or directory holds, what it needs, and why it is not
+ * supported if it is not.
  *
  * Reads the header only. What can be said is said even when the model as a whole is refused.
  */
 #include "tools/tools.h"
 #include "model/arch.h"
-#include "tensor/format.h"
+#include "model/source_hf.h"
 
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char usage[] =
     "Usage: llm inspect FILE [OPTION...]\n\n"
-    "Shows what a GGUF file holds, how much memory it needs, and whether this version can run it.\n"
+    "Shows what a GGUF file or a Hugging Face directory holds, how much memory it needs, and\n"
+    "whether this version can run it.\n"
     "Exit status: 0 when it can, 1 when it cannot.\n\n"
     "      --tensors         list every tensor: name, format, shape (innermost first), bytes\n"
-    "      --keys            list every key with its value\n"
+    "      --keys            list every key with its value (GGUF; of a directory, config.json is text)\n"
     "  -c, --ctx N           context to compute memory for (the model's)\n"
     "      --kv f16|f32      format of the KV cache to compute memory for (f16)\n\n"
     "Example: llm inspect model.gguf --ctx 4096\n";
+
+#define MAX_KINDS 64    /* formats of tensors */
 
 typedef struct {
     bool          tensors, keys;
@@ -47,28 +51,34 @@ print_text(llm_span_t s, size_t max)
 static void
 print_formats(const llm_src_t *src)
 {
-    struct { uint64_t n; double bytes; } by_type[LLM_T_COUNT] = { 0 };
+    struct { const char *name; uint64_t n; double bytes; } kinds[MAX_KINDS];
+    size_t n_kinds = 0;
     uint64_t params = 0;
     char buf[32];
     for (uint64_t i = 0; i < src->n_tensors; i++) {
         llm_src_tensor_t t;
+        size_t k = 0;
         src->tensor_at(src, i, &t);
-        if (t.type < LLM_T_COUNT) {
-            by_type[t.type].n++;
-            by_type[t.type].bytes += (double) t.size;
-        }
         params += t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3];
+        while (k < n_kinds && strcmp(kinds[k].name, t.type_name) != 0) {
+            k++;
+        }
+        if (k == n_kinds && n_kinds < MAX_KINDS) {
+            kinds[n_kinds++].name = t.type_name;
+            kinds[k].n = 0;
+            kinds[k].bytes = 0;
+        }
+        if (k < n_kinds) {
+            kinds[k].n++;
+            kinds[k].bytes += (double) t.size;
+        }
     }
     printf("parameters    %.4g million in %" PRIu64 " tensors\n", (double) params / 1e6,
            src->n_tensors);
     printf("formats       ");
-    const char *comma = "";
-    for (uint32_t t = 0; t < LLM_T_COUNT; t++) {
-        if (by_type[t].n > 0) {
-            printf("%s%s %s in %" PRIu64, comma, llm_format(t)->name,
-                   tool_bytes(buf, by_type[t].bytes), by_type[t].n);
-            comma = ", ";
-        }
+    for (size_t k = 0; k < n_kinds; k++) {
+        printf("%s%s %s in %" PRIu64, k > 0 ? ", " : "", kinds[k].name,
+               tool_bytes(buf, kinds[k].bytes), kinds[k].n);
     }
     putchar('\n');
 }
@@ -125,7 +135,7 @@ print_tensors(const llm_src_t *src)
                 n += snprintf(shape + n, sizeof(shape) - (size_t) n, " x %" PRIu64, t.ne[d]);
             }
         }
-        printf("  %-6s %-22s %12zu  ", llm_format(t.type)->name, shape, t.size);
+        printf("  %-6s %-22s %12zu  ", t.type_name, shape, t.size);
         print_text(t.name, 63);
         putchar('\n');
     }
@@ -154,14 +164,67 @@ print_model(const llm_model_t *m, const inspect_conf_t *c)
     }
 }
 
+/* Whether the model opens, and what can then be said. */
+static llm_code_t
+print_verdict(const char *path, const inspect_conf_t *c, bool is_dir)
+{
+    llm_err_t err;
+    llm_model_t *m;
+    llm_model_conf_t conf = { .weights = path, .check_only = true };
+    llm_code_t rc = llm_model_open(&m, &conf, &err);
+    if (rc == LLM_OK && is_dir) {
+        const char *template = llm_model_info(m)->chat_template;
+        const char *license = llm_model_info(m)->license;
+        printf("licence       %s\n", license[0] != '\0' ? license : "not stated");
+        printf(template != NULL ? "chat template yes, %zu bytes\n" : "chat template no\n",
+               template != NULL ? strlen(template) : 0);
+    }
+    if (rc == LLM_OK) {
+        print_model(m, c);
+        llm_model_close(m);
+    }
+    printf("supported     %s%s\n", rc == LLM_OK ? "yes" : "no: ", rc == LLM_OK ? "" : err.msg);
+    for (size_t i = 0; rc == LLM_E_UNSUPPORTED && llm_arch_at(i) != NULL; i++) {
+        const llm_arch_t *a = llm_arch_at(i);
+        bool here = (a->source == LLM_SOURCE_HF) == is_dir;
+        printf("%s%s", i == 0 ? "families     " : "", here ? " " : "");
+        printf("%s%s", here ? a->name : "", llm_arch_at(i + 1) == NULL ? "\n" : "");
+    }
+    return rc;
+}
+
+static int
+inspect_dir(const char *me, const char *path, const inspect_conf_t *c)
+{
+    llm_err_t err;
+    llm_hf_t *h;
+    char buf[32];
+    if (llm_hf_open(&h, path, &err) != LLM_OK) {
+        return tool_failed(me, &err);
+    }
+    llm_src_t src = llm_src_hf(h);
+    printf("directory     %s, %s\n", path, tool_bytes(buf, (double) llm_hf_file_bytes(h)));
+    print_string(&src, "architecture", "model_type");
+    print_formats(&src);
+    print_string(&src, "quantization", "quantization_config.quant_method");
+    llm_code_t rc = print_verdict(path, c, true);
+    if (c->tensors) {
+        print_tensors(&src);
+    }
+    llm_hf_close(h);
+    return rc == LLM_OK ? TOOL_OK : TOOL_FAILED;
+}
+
 static int
 inspect(const char *me, const char *path, const inspect_conf_t *c)
 {
     llm_err_t err;
     llm_gguf_t *g;
-    llm_model_t *m;
+    struct stat st;
     char buf[32];
-    llm_model_conf_t conf = { .weights = path, .check_only = true };
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+        return inspect_dir(me, path, c);
+    }
     if (llm_gguf_open(&g, path, &err) != LLM_OK) {
         return tool_failed(me, &err);
     }
@@ -181,19 +244,7 @@ inspect(const char *me, const char *path, const inspect_conf_t *c)
         printf("chat template no\n");
     }
 
-    llm_code_t rc = llm_model_open(&m, &conf, &err);
-    if (rc == LLM_OK) {
-        print_model(m, c);
-        llm_model_close(m);
-    }
-    printf("supported     %s%s\n", rc == LLM_OK ? "yes" : "no: ", rc == LLM_OK ? "" : err.msg);
-    if (rc == LLM_E_UNSUPPORTED) {
-        printf("families      ");
-        for (size_t i = 0; llm_arch_at(i) != NULL; i++) {
-            printf("%s%s", i > 0 ? ", " : "", llm_arch_at(i)->name);
-        }
-        putchar('\n');
-    }
+    llm_code_t rc = print_verdict(path, c, false);
     if (c->keys) {
         print_keys(g, &src);
     }

@@ -95,6 +95,11 @@ subtest 'inspect' => sub {
     ($status, $out, $err) = llm(['inspect', 't/fixtures/malformed/unsupported_architecture.gguf']);
     is($status, 1, 'another architecture');
     like($out, qr/^supported     no: .*architecture "no-such-model" is not supported$/m, 'says why');
+    ($status, $out) = llm(['inspect', 't/fixtures/models/llama_gptq', '--tensors']);
+    is($status, 0, 'a directory');
+    like($out, qr/^architecture +llama$/m, 'its architecture');
+    like($out, qr/^quantization +gptq$/m, 'its quantization');
+    like($out, qr/^  GPTQ +\d+ x \d+ +\d+ +model\.layers\.0\.mlp\.down_proj\.weight$/m, 'its tensors');
     ($status, $out, $err) = llm(['inspect', 't/fixtures/malformed/overlap.gguf']);
     is($status, 1, 'a malformed file');
     like($err, qr/^llm inspect: \S+overlap\.gguf: tensors "a" and "b" overlap at byte \d+$/, 'says why');
