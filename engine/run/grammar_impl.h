@@ -1,18 +1,21 @@
 /*
  * grammar_impl.h - the inner forms of a grammar; only the files run/grammar*.c include it.
  *
- *   regex / schema / GBNF --> nodes and rules        grammar_regex.c, grammar_gbnf.c, grammar_schema.c, ...
- *   nodes of a rule       --> NFA over bytes         grammar_nfa.c: rules that are not recursive are copied in
- *   NFA                   --> DFA with rule calls    grammar_dfa.c: subset construction, products
- *   DFAs of all rules     --> block                  grammar_build.c: pruned, measured, numbered
+ *   regex / schema / GBNF --> nodes and rules        grammar_regex.c, grammar_gbnf.c,
+ * grammar_schema.c, ... nodes of a rule       --> NFA over bytes         grammar_nfa.c: rules that
+ * are not recursive are copied in NFA                   --> DFA with rule calls    grammar_dfa.c:
+ * subset construction, products DFAs of all rules     --> block                  grammar_build.c:
+ * pruned, measured, numbered
  *
- * The automaton. Every rule is a deterministic automaton whose edges read one byte; besides, a state may call rules. A call
- * remembers the state to go on in (a frame); a rule that reaches a final state returns to its frame. A frame has one
- * counter, which the edges of counted rules move and test: strings with a length, lists with a number of items.
- * A rule never matches the empty text (its callers go around it) and never calls itself before it has read a byte.
+ * The automaton. Every rule is a deterministic automaton whose edges read one byte; besides, a
+ * state may call rules. A call remembers the state to go on in (a frame); a rule that reaches a
+ * final state returns to its frame. A frame has one counter, which the edges of counted rules move
+ * and test: strings with a length, lists with a number of items. A rule never matches the empty
+ * text (its callers go around it) and never calls itself before it has read a byte.
  *
- * Two numbers make dead ends impossible: `need` of a state is the least number of frames that must be opened on the way to
- * the end of its rule, and a step is only taken when its depth plus `need` stays within LLM_GRAMMAR_DEPTH.
+ * Two numbers make dead ends impossible: `need` of a state is the least number of frames that must
+ * be opened on the way to the end of its rule, and a step is only taken when its depth plus `need`
+ * stays within LLM_GRAMMAR_DEPTH.
  */
 #ifndef LLM_GRAMMAR_IMPL_H
 #define LLM_GRAMMAR_IMPL_H
@@ -72,7 +75,8 @@ typedef struct {
 } llm_gcall_t;
 
 typedef struct {
-    uint32_t edge, call;        /* first of its edges (ascending, disjoint) and calls (in order of the text) */
+    uint32_t edge,
+        call; /* first of its edges (ascending, disjoint) and calls (in order of the text) */
     uint16_t n_edges, n_calls;
     uint32_t rule;
     uint8_t  final, need;
@@ -84,7 +88,8 @@ typedef struct {
     llm_gbytes_t follow;        /* bytes that may come after it (no byte that may is missing) */
     uint32_t     entry, state0, n_states;
     uint32_t     min, max;      /* limits of the counter */
-    uint32_t     builtin;       /* not 0: rules with the same number, min and max are equal in every grammar */
+    uint32_t
+        builtin; /* not 0: rules with the same number, min and max are equal in every grammar */
 } llm_grule_t;
 
 #define LLM_GRAMMAR_MAGIC 0x6d617267u   /* "gram" */
@@ -99,7 +104,7 @@ struct llm_grammar {
     uint32_t rules, states, edges, calls;
     uint32_t root;              /* rule of the whole text */
     uint32_t accepts_empty;
-    uint32_t shared;            /* built-in rules are those of other grammars (no byte was left out) */
+    uint32_t shared; /* built-in rules are those of other grammars (no byte was left out) */
 };
 
 static inline const llm_grule_t *
@@ -136,7 +141,7 @@ typedef struct {
     llm_ghead_t  *out;          /* [max_out] heads after the byte, without duplicates */
     uint32_t      n_out, max_out;
     uint32_t      depth;        /* frames that may be open above the bottom */
-    uint32_t      reach;        /* most frames that any step needed: a limit from here on changes nothing */
+    uint32_t reach; /* most frames that any step needed: a limit from here on changes nothing */
     bool          below;        /* a head returned from the bottom frame */
     bool          full;         /* a head was dropped */
 } llm_gstep_t;
@@ -158,17 +163,24 @@ llm_g_edge(const llm_grammar_t *g, const llm_gstate_t *s, uint8_t c)
 }
 
 /*
- * Tokens as a trie in preorder: node i is reached by byte[i] from the last node before it with a smaller depth; its
- * subtree is [i, end[i]). Its tokens (several may have the same bytes) are id[tok[i] .. tok[i + 1]).
+ * Tokens as a trie in preorder: node i is reached by byte[i] from the last node before it with a
+ * smaller depth; its subtree is [i, end[i]). Its tokens (several may have the same bytes) are
+ * id[tok[i] .. tok[i + 1]), those of its subtree id[tok[i] .. tok[end[i]]). A state that returns to
+ * itself over all bytes of a subtree takes it whole: below[i] is the set of byte groups in the
+ * subtree, tail[i] the length of its longest path, both with node i.
  */
 struct llm_gvocab {
     const llm_tok_t *t;
     uint32_t  n_vocab, n_nodes, n_ids, n_eos;
-    uint8_t  *byte, *depth;
+    uint8_t  *byte, *depth, *tail;
     uint32_t *end, *tok;
+    uint64_t *below;
     int32_t  *id, *eos;
     llm_gbytes_t alphabet;
 };
+
+/* The group (< 64) of a byte: bytes of a group are mostly treated alike. */
+unsigned llm_gvocab_group(uint8_t c);
 
 /* Bytes that the vocabulary can write. */
 void llm_gvocab_alphabet(const llm_gvocab_t *v, llm_gbytes_t *set);
@@ -200,7 +212,8 @@ typedef struct { uint32_t *v, n, cap; } llm_gvec_t;
 typedef struct { uint32_t lo, hi; } llm_grange_t;
 typedef struct { llm_grange_t *r; uint32_t n, cap; } llm_gset_t;
 
-/* A deterministic automaton; state 0 is the entry. Edges of a state ascend; without calls it is a regular language. */
+/* A deterministic automaton; state 0 is the entry. Edges of a state ascend; without calls it is a
+ * regular language. */
 typedef struct {
     uint32_t edge, call;
     uint32_t n_edges, n_calls;
@@ -301,7 +314,8 @@ typedef struct {
 
 /* -- grammar_node.c: sticky failure, memory, nodes, rules */
 
-/* Fails with "grammar is not valid: ..." unless something failed before. Returns 0, the node that matches nothing. */
+/* Fails with "grammar is not valid: ..." unless something failed before. Returns 0, the node that
+ * matches nothing. */
 uint32_t llm_gb_fail(llm_gb_t *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 uint32_t llm_gb_nomem(llm_gb_t *b);
 /* Counts n units of work; false when the build has failed or must stop ("too complex"). */
@@ -334,10 +348,11 @@ uint32_t llm_gn_rep(llm_gb_t *b, uint32_t x, uint32_t min, uint32_t max);
 uint32_t llm_gn_ref(llm_gb_t *b, uint32_t rule);
 uint32_t llm_gn_dfa(llm_gb_t *b, llm_gdfa_t *d);    /* takes *d over */
 /*
- * kids: n pairs (node, optional); items appear in order, the optional ones may be left out, `sep` stands between two and
- * `lead` before the first. extra (0: none): any number of them at the end.
+ * kids: n pairs (node, optional); items appear in order, the optional ones may be left out, `sep`
+ * stands between two and `lead` before the first. extra (0: none): any number of them at the end.
  */
-uint32_t llm_gn_members(llm_gb_t *b, const uint32_t *pairs, uint32_t n, uint32_t lead, uint32_t sep, uint32_t extra);
+uint32_t llm_gn_members(llm_gb_t *b, const uint32_t *pairs, uint32_t n, uint32_t lead, uint32_t sep,
+                        uint32_t extra);
 /* A fresh rule without a body. */
 uint32_t llm_gb_rule(llm_gb_t *b);
 
@@ -354,7 +369,8 @@ uint32_t llm_gset_any(llm_gb_t *b);                         /* all characters */
 bool llm_gset_add_class(llm_gb_t *b, llm_gset_t *s, unsigned any, unsigned none);
 /* Adds those whose general category starts with name ("L", "Lu"); false: no such category. */
 bool llm_gset_add_category(llm_gb_t *b, llm_gset_t *s, const char *name, size_t n);
-/* The fragment that reads one character of the set; its edges to LLM_G_NONE end. NULL after a failure. */
+/* The fragment that reads one character of the set; its edges to LLM_G_NONE end. NULL after a
+ * failure. */
 const llm_gfrag_t *llm_gfrag_get(llm_gb_t *b, uint32_t set, bool json);
 
 /* -- grammar_nfa.c, grammar_dfa.c */
@@ -367,17 +383,21 @@ bool llm_gnfa_determinize(llm_gb_t *b, llm_gdfa_t *d);
 void llm_gdfa_drop(llm_gb_t *b, llm_gdfa_t *d);
 /* Joins equivalent states (grammar_min.c). */
 bool llm_gdfa_minimize(llm_gb_t *b, llm_gdfa_t *d);
-/* Texts of x that are (minus: are not) texts of y, for regular x and y; *out has no dead states (n == 0: empty). */
-bool llm_gdfa_product(llm_gb_t *b, const llm_gdfa_t *x, const llm_gdfa_t *y, bool minus, llm_gdfa_t *out);
+/* Texts of x that are (minus: are not) texts of y, for regular x and y; *out has no dead states (n
+ * == 0: empty). */
+bool llm_gdfa_product(llm_gb_t *b, const llm_gdfa_t *x, const llm_gdfa_t *y, bool minus,
+                      llm_gdfa_t *out);
 bool llm_gdfa_matches(const llm_gdfa_t *d, const void *s, size_t n);
 
-/* Intersection and difference of nodes without calls; the node that matches nothing when it is empty. */
+/* Intersection and difference of nodes without calls; the node that matches nothing when it is
+ * empty. */
 uint32_t llm_gn_and(llm_gb_t *b, uint32_t x, uint32_t y);
 uint32_t llm_gn_minus(llm_gb_t *b, uint32_t x, uint32_t y);
 
 /* -- grammar_build.c */
 
-/* The automata of all called rules, one after the other; rule 0 is the whole text. Calls name entries of `rule`. */
+/* The automata of all called rules, one after the other; rule 0 is the whole text. Calls name
+ * entries of `rule`. */
 typedef struct { uint32_t rule, state0, n_states; } llm_garule_t;
 typedef struct {
     llm_gdfa_t    all;
@@ -400,7 +420,8 @@ typedef enum {
     LLM_GRE_SEARCH      /* `pattern` of a schema: matches somewhere; text as inside a JSON string */
 } llm_gre_mode_t;
 
-uint32_t llm_gb_regex(llm_gb_t *b, const char *text, size_t len, llm_gre_mode_t mode, const char *what);
+uint32_t llm_gb_regex(llm_gb_t *b, const char *text, size_t len, llm_gre_mode_t mode,
+                      const char *what);
 uint32_t llm_gb_gbnf(llm_gb_t *b, const char *text, size_t len);
 uint32_t llm_gb_schema(llm_gb_t *b, const char *text, size_t len);
 /* A schema that starts at text and ends before the rest of it; *used: its bytes. */
@@ -409,9 +430,11 @@ uint32_t llm_gb_schema_at(llm_gb_t *b, const char *text, size_t len, size_t *use
 /* -- grammar_json.c: pieces of JSON that need no schema */
 
 uint32_t llm_gj_space(llm_gb_t *b);                             /* an optional space */
-uint32_t llm_gj_strchar(llm_gb_t *b);                           /* a character of a string, every way to write it */
-uint32_t llm_gj_anychars(llm_gb_t *b, uint32_t min, uint32_t max);  /* characters written the canonical way */
-uint32_t llm_gj_string(llm_gb_t *b, uint32_t min, uint32_t max);    /* a string of so many characters */
+uint32_t llm_gj_strchar(llm_gb_t *b); /* a character of a string, every way to write it */
+uint32_t llm_gj_anychars(llm_gb_t *b, uint32_t min,
+                         uint32_t max); /* characters written the canonical way */
+uint32_t llm_gj_string(llm_gb_t *b, uint32_t min,
+                       uint32_t max); /* a string of so many characters */
 uint32_t llm_gj_number(llm_gb_t *b);
 uint32_t llm_gj_integer(llm_gb_t *b);
 uint32_t llm_gj_value(llm_gb_t *b);                             /* any value */
@@ -422,7 +445,7 @@ uint32_t llm_gj_pair(llm_gb_t *b, uint32_t key, uint32_t value);    /* key, colo
 uint32_t llm_gj_text(llm_gb_t *b, const char *s, size_t n, bool quoted);
 /* Items between brackets, min to max of them. */
 uint32_t llm_gj_list(llm_gb_t *b, char open, uint32_t item, char close, uint32_t min, uint32_t max);
-uint32_t llm_gj_comma(llm_gb_t *b);                             /* a comma with its optional spaces */
+uint32_t llm_gj_comma(llm_gb_t *b); /* a comma with its optional spaces */
 
 /* -- grammar_range.c: numbers between limits */
 

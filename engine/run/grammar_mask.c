@@ -1,13 +1,14 @@
 /*
  * grammar_mask.c - which tokens may come next.
  *
- * The trie of all tokens is walked beside the automaton. For one head the walk begins with an unknown stack: where a path returns
- * from the bottom frame, the trie node is noted. What comes below is a second, small walk from the noted nodes, starting in the
- * frame's state, and so on down the stack. Every one of these walks depends on little (state, what its counter
- * still allows up to the longest token, the frames before) and is cached under exactly that key, so the interior of a
+ * The trie of all tokens is walked beside the automaton. For one head the walk begins with an
+ * unknown stack: where a path returns from the bottom frame, the trie node is noted. What comes
+ * below is a second, small walk from the noted nodes, starting in the frame's state, and so on down
+ * the stack. Every one of these walks depends on little (state, what its counter still allows up to
+ * the longest token, the frames before) and is cached under exactly that key, so the interior of a
  * string is walked once, whatever the string is part of:
  *
- *   mask = OR over heads of  walk(state) | walk(state, frame 1) | walk(state, frame 1, frame 2) | ...
+ *   mask = OR over heads of  walk(state) | walk(state, frame 1) | walk(state, frame 1, frame 2) ...
  *
  * The cache is a ring: new entries overwrite the oldest. Nothing is allocated after llm_gmask_new.
  */
@@ -22,12 +23,16 @@
 #define DEFAULT_CACHE ((size_t) 16 << 20)
 #define CROWDED     (LLM_GRAMMAR_HEADS + 1)
 
-/* Entries of a row: 0 nothing, SLOW: ask llm_gstep_run, else target + 1 with the operation above it. */
+/* Entries of a row: 0 nothing, SLOW: ask llm_gstep_run, else target + 1 with the operation above
+ * it. */
 #define SLOW     0x80000000u
 #define OP_SHIFT 29
 #define TO_MASK  0x1fffffffu
 
 typedef struct { uint32_t start, n, n_frames; } level_t;
+
+/* Byte groups over which a state returns to itself: without counting, and counting one. */
+typedef struct { uint64_t plain, counted; } loop_t;
 
 /* What one walk found. The arrays belong to the cache or to scratch. */
 typedef struct {
@@ -37,14 +42,14 @@ typedef struct {
     uint32_t n_ids, n_resume;
     uint32_t reach;             /* frames needed at most: good for every limit from here on */
     uint32_t crowd;             /* heads at the same time, at most */
-    uint32_t mixed;             /* of them, beside readings that left the bottom frame over the same bytes */
+    uint32_t mixed; /* of them, beside readings that left the bottom frame over the same bytes */
 } found_t;
 
 typedef struct {
     uint32_t words, n_key, hash, next;      /* next: offset + 1 of the entry in the same bucket */
     uint32_t n_ids, n_resume, reach, crowd;
     uint32_t dense, mixed;
-} entry_t;                                  /* then: key, dense bits or ids, resume; each padded to 2 words */
+} entry_t; /* then: key, dense bits or ids, resume; each padded to 2 words */
 
 #define ENTRY_WORDS (sizeof(entry_t) / 4)
 
@@ -57,6 +62,8 @@ struct llm_gmask {
     uint32_t   n_words;             /* of a mask, as uint32 pairs */
     uint32_t  *row, row_state[N_ROWS];      /* [N_ROWS][256] */
     uint64_t   row_id[2];
+    loop_t     row_loop[N_ROWS];
+    uint8_t    group[256];
     level_t    level[MAX_LEVELS];
     llm_ghead_t *heads;             /* [MAX_LEVELS * LLM_GRAMMAR_HEADS] */
     llm_gframe_t *frames;           /* [MAX_FRAMES] */
@@ -91,8 +98,13 @@ static void
 to_found(const entry_t *e, found_t *f)
 {
     const uint32_t *p = (const uint32_t *) e + ENTRY_WORDS + pad2(e->n_key);
-    *f = (found_t) { .dense = e->dense ? p : NULL, .ids = e->dense ? NULL : p, .n_ids = e->n_ids, .n_resume = e->n_resume,
-                     .reach = e->reach, .crowd = e->crowd, .mixed = e->mixed };
+    *f = (found_t) { .dense = e->dense ? p : NULL,
+                    .ids = e->dense ? NULL : p,
+                    .n_ids = e->n_ids,
+                    .n_resume = e->n_resume,
+                    .reach = e->reach,
+                    .crowd = e->crowd,
+                    .mixed = e->mixed };
     f->resume = p + (e->dense ? e->dense : pad2(e->n_ids));
 }
 
@@ -165,13 +177,21 @@ store(llm_gmask_t *m, const found_t *f)
     }
     entry_t *e = (entry_t *) (m->ring + m->head);
     uint32_t hash = hash_key(m->key, m->n_key), *bucket = &m->bucket[hash & (m->n_bucket - 1)];
-    *e = (entry_t) { .words = words, .n_key = m->n_key, .hash = hash, .next = *bucket, .n_ids = f->n_ids,
-                     .n_resume = f->n_resume, .reach = f->reach, .crowd = f->crowd, .mixed = f->mixed,
-                     .dense = f->dense != NULL ? n_data : 0 };
+    *e = (entry_t) { .words = words,
+                    .n_key = m->n_key,
+                    .hash = hash,
+                    .next = *bucket,
+                    .n_ids = f->n_ids,
+                    .n_resume = f->n_resume,
+                    .reach = f->reach,
+                    .crowd = f->crowd,
+                    .mixed = f->mixed,
+                    .dense = f->dense != NULL ? n_data : 0 };
     uint32_t *p = (uint32_t *) e + ENTRY_WORDS;
     memcpy(p, m->key, m->n_key * sizeof(uint32_t));
     p += pad2(m->n_key);
-    memcpy(p, f->dense != NULL ? f->dense : f->ids, (f->dense != NULL ? n_data : f->n_ids) * sizeof(uint32_t));
+    memcpy(p, f->dense != NULL ? f->dense : f->ids,
+           (f->dense != NULL ? n_data : f->n_ids) * sizeof(uint32_t));
     memcpy(p + n_data, f->resume, f->n_resume * sizeof(uint32_t));
     *bucket = m->head + 1;
     m->head += words;
@@ -193,7 +213,8 @@ row_of(llm_gmask_t *m, const llm_grammar_t *g, uint32_t state)
     const llm_gstate_t *states = llm_g_states(g), *s = &states[state];
     for (uint32_t k = 0; k < s->n_edges; k++) {
         const llm_gedge_t *e = &llm_g_edges(g)[s->edge + k];
-        uint32_t x = states[e->to].need > s->need ? SLOW : (e->to + 1) | (uint32_t) e->op << OP_SHIFT;
+        uint32_t x =
+            states[e->to].need > s->need ? SLOW : (e->to + 1) | (uint32_t) e->op << OP_SHIFT;
         for (unsigned c = e->lo; c <= e->hi; c++) {
             row[c] = x;
         }
@@ -210,10 +231,19 @@ row_of(llm_gmask_t *m, const llm_grammar_t *g, uint32_t state)
             row[i * 64 + (unsigned) __builtin_ctzll(w)] = SLOW;
         }
     }
+    loop_t loop = { UINT64_MAX, UINT64_MAX };
+    for (unsigned c = 0; c < 256; c++) {
+        uint64_t bit = (uint64_t) 1 << m->group[c];
+        loop.plain &= row[c] == state + 1 ? UINT64_MAX : ~bit;
+        loop.counted &= row[c] == ((state + 1) | LLM_GOP_COUNT << OP_SHIFT) ? UINT64_MAX : ~bit;
+    }
+    m->row_loop[slot] = loop;
     return row;
 }
 
-/* One head over one byte without calls and returns. 0: dead, 1: *to is the head, 2: the slow way. */
+/*
+ * One head over one byte without calls and returns. 0: dead, 1: *to is the head, 2: the slow way.
+ */
 static int
 fast_step(llm_gmask_t *m, const llm_grammar_t *g, const llm_ghead_t *h, uint8_t c, llm_ghead_t *to)
 {
@@ -235,8 +265,27 @@ fast_step(llm_gmask_t *m, const llm_grammar_t *g, const llm_ghead_t *h, uint8_t 
 }
 
 /*
- * Walks the trie nodes [from, to), whose parent's heads are in m->level[depth of from - 1]. Ids and left nodes are added to
- * the scratch of the walk.
+ * Whether head h stays what it is, but for its counter, over every path of the subtree of node i.
+ */
+static bool
+takes_all(llm_gmask_t *m, const llm_grammar_t *g, const llm_ghead_t *h, uint32_t i)
+{
+    row_of(m, g, h->state);
+    loop_t loop = m->row_loop[h->state % N_ROWS];
+    uint64_t below = m->v->below[i];
+    if ((below & ~loop.plain) == 0) {
+        return true;
+    }
+    if ((below & ~(loop.plain | loop.counted)) != 0) {
+        return false;
+    }
+    uint32_t max = llm_g_rules(g)[llm_g_states(g)[h->state].rule].max;
+    return h->count < max && max - h->count >= m->v->tail[i];
+}
+
+/*
+ * Walks the trie nodes [from, to), whose parent's heads are in m->level[depth of from - 1]. Ids and
+ * left nodes are added to the scratch of the walk.
  */
 static void
 walk(llm_gmask_t *m, llm_gstep_t *st, uint32_t from, uint32_t to, scratch_t *out, found_t *f)
@@ -247,9 +296,17 @@ walk(llm_gmask_t *m, llm_gstep_t *st, uint32_t from, uint32_t to, scratch_t *out
         uint8_t c = v->byte[i];
         const level_t *up = &m->level[v->depth[i] - 1];
         level_t *now = &m->level[v->depth[i]];
+        if (up->n == 1 && takes_all(m, st->g, &m->heads[up->start], i)) {
+            uint32_t n = v->tok[v->end[i]] - v->tok[i];
+            memcpy(out->ids + f->n_ids, v->id + v->tok[i], n * sizeof(uint32_t));
+            f->n_ids += n;
+            i = v->end[i];
+            continue;
+        }
         now->start = up->start + up->n;
         now->n_frames = up->n_frames;
-        int kind = up->n == 1 ? fast_step(m, st->g, &m->heads[up->start], c, &m->heads[now->start]) : 2;
+        int kind =
+            up->n == 1 ? fast_step(m, st->g, &m->heads[up->start], c, &m->heads[now->start]) : 2;
         now->n = (uint32_t) kind;
         if (kind == 2) {
             st->out = m->heads + now->start;
@@ -300,14 +357,18 @@ finish_walk(llm_gmask_t *m, scratch_t *out, const llm_gstep_t *st, found_t *f)
 }
 
 /*
- * From one head whose frame is the bottom: over the whole trie, or (before != NULL) over the nodes at which the walk before
- * left its bottom frame.
+ * From one head whose frame is the bottom: over the whole trie, or (before != NULL) over the nodes
+ * at which the walk before left its bottom frame.
  */
 static void
-walk_head(llm_gmask_t *m, const llm_grammar_t *g, llm_ghead_t h, uint32_t limit, const found_t *before, scratch_t *out,
-          found_t *f)
+walk_head(llm_gmask_t *m, const llm_grammar_t *g, llm_ghead_t h, uint32_t limit,
+          const found_t *before, scratch_t *out, found_t *f)
 {
-    llm_gstep_t st = { .g = g, .frames = m->frames, .max_frames = MAX_FRAMES, .max_out = LLM_GRAMMAR_HEADS, .depth = limit };
+    llm_gstep_t st = { .g = g,
+                       .frames = m->frames,
+                       .max_frames = MAX_FRAMES,
+                       .max_out = LLM_GRAMMAR_HEADS,
+                       .depth = limit };
     *f = (found_t) { .crowd = 1 };
     h.frame = 0;
     m->frames[0] = (llm_gframe_t) { 0 };
@@ -329,7 +390,10 @@ walk_head(llm_gmask_t *m, const llm_grammar_t *g, llm_ghead_t h, uint32_t limit,
 static void
 walk_state(llm_gmask_t *m, const llm_grammar_t *g, const llm_grammar_state_t *s, found_t *f)
 {
-    llm_gstep_t st = { .g = g, .frames = m->frames, .max_frames = MAX_FRAMES, .max_out = LLM_GRAMMAR_HEADS,
+    llm_gstep_t st = { .g = g,
+                       .frames = m->frames,
+                       .max_frames = MAX_FRAMES,
+                       .max_out = LLM_GRAMMAR_HEADS,
                        .depth = LLM_GRAMMAR_DEPTH };
     *f = (found_t) { 0 };
     memcpy(m->heads, s->heads, s->n_heads * sizeof(llm_ghead_t));
@@ -390,7 +454,8 @@ key_of_head(llm_gmask_t *m, const llm_grammar_t *g, const llm_ghead_t *h)
 
 /* Finds or computes one walk. limit: frames that may still be opened above the bottom. */
 static void
-get(llm_gmask_t *m, const llm_grammar_t *g, llm_ghead_t h, uint32_t limit, const found_t *before, unsigned turn, found_t *f)
+get(llm_gmask_t *m, const llm_grammar_t *g, llm_ghead_t h, uint32_t limit, const found_t *before,
+    unsigned turn, found_t *f)
 {
     uint32_t any = m->n_key;
     put_key(m, LLM_G_NONE);
@@ -428,7 +493,8 @@ add_found(const llm_gmask_t *m, const found_t *f, uint64_t *mask)
 
 /* Adds the tokens of one head; returns a bound of the readings that were followed at once. */
 static uint32_t
-add_head(llm_gmask_t *m, const llm_grammar_t *g, const llm_grammar_state_t *s, const llm_ghead_t *h, uint64_t *mask)
+add_head(llm_gmask_t *m, const llm_grammar_t *g, const llm_grammar_state_t *s, const llm_ghead_t *h,
+         uint64_t *mask)
 {
     found_t f, before;
     uint32_t frame = h->frame;
@@ -456,7 +522,8 @@ add_head(llm_gmask_t *m, const llm_grammar_t *g, const llm_grammar_state_t *s, c
 }
 
 uint32_t
-llm_grammar_mask(llm_gmask_t *m, const llm_grammar_t *g, const llm_grammar_state_t *s, uint64_t *mask)
+llm_grammar_mask(llm_gmask_t *m, const llm_grammar_t *g, const llm_grammar_state_t *s,
+                 uint64_t *mask)
 {
     uint32_t n = 0, crowd = 0;
     memset(mask, 0, m->n_words * sizeof(uint32_t));
@@ -494,7 +561,9 @@ llm_gmask_new(llm_gmask_t **out, const llm_gvocab_t *v, size_t cache_bytes, llm_
     if (m == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "no memory for token masks");
     }
-    cache_bytes = cache_bytes == 0 ? DEFAULT_CACHE : cache_bytes > UINT32_MAX ? UINT32_MAX : cache_bytes;
+    cache_bytes = cache_bytes == 0           ? DEFAULT_CACHE
+                  : cache_bytes > UINT32_MAX ? UINT32_MAX
+                                             : cache_bytes;
     m->v = v;
     m->n_words = (v->n_vocab + 63) / 64 * 2;
     m->cap = m->end = (uint32_t) (cache_bytes / 4) & ~1u;
@@ -507,7 +576,8 @@ llm_gmask_new(llm_gmask_t **out, const llm_gvocab_t *v, size_t cache_bytes, llm_
     m->frames = malloc(MAX_FRAMES * sizeof(llm_gframe_t));
     m->ring = malloc((size_t) m->cap * sizeof(uint32_t) + 8);
     m->bucket = calloc(m->n_bucket, sizeof(uint32_t));
-    bool good = m->row != NULL && m->heads != NULL && m->frames != NULL && m->ring != NULL && m->bucket != NULL;
+    bool good = m->row != NULL && m->heads != NULL && m->frames != NULL && m->ring != NULL
+                && m->bucket != NULL;
     for (int i = 0; good && i < 2; i++) {
         scratch_t *s = &m->scratch[i];
         s->ids = malloc((v->n_ids + 1) * sizeof(uint32_t));
@@ -516,9 +586,13 @@ llm_gmask_new(llm_gmask_t **out, const llm_gvocab_t *v, size_t cache_bytes, llm_
         good = s->ids != NULL && s->resume != NULL && s->dense != NULL;
     }
     memset(m->row_state, 0xff, sizeof(m->row_state));
+    for (unsigned c = 0; c < 256; c++) {
+        m->group[c] = (uint8_t) llm_gvocab_group((uint8_t) c);
+    }
     if (!good) {
         llm_gmask_free(m);
-        return llm_fail(err, LLM_E_NOMEM, "no memory for token masks of %u tokens and %zu bytes of cache", v->n_vocab,
+        return llm_fail(err, LLM_E_NOMEM,
+                        "no memory for token masks of %u tokens and %zu bytes of cache", v->n_vocab,
                         cache_bytes);
     }
     *out = m;

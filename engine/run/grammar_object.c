@@ -381,7 +381,7 @@ braces(obj_t *o, uint32_t extra)
     }
     uint32_t members = llm_gn_members(b, o->pairs.v, n, llm_gj_space(b), llm_gj_comma(b), extra);
     return llm_gn_seq(b,
-                      (uint32_t[]){ llm_gn_byte(b, '{', '{'), members, llm_gj_space(b),
+                      (uint32_t[]) { llm_gn_byte(b, '{', '{'), members, llm_gj_space(b),
                                     llm_gn_byte(b, '}', '}') },
                       4);
 }
@@ -486,7 +486,7 @@ tuple(llm_gsch_t *s, const llm_gflat_t *f, uint32_t n, uint32_t min, uint32_t ma
         node = i >= min ? llm_gn_rep(b, node, 0, 1) : node;
     }
     return llm_gn_seq(b,
-                      (uint32_t[]){ llm_gn_byte(b, '[', '['), node, llm_gj_space(b),
+                      (uint32_t[]) { llm_gn_byte(b, '[', '['), node, llm_gj_space(b),
                                     llm_gn_byte(b, ']', ']') },
                       4);
 }

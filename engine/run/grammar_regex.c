@@ -125,11 +125,12 @@ hex_escape(re_t *p, int kind)
 }
 
 /*
- * Adds class \c to the set. \d and the schema's \w are ASCII; \w of a regex are the letters and
- * digits of all scripts. The negated ones leave out what any dialect puts into the class.
+ * Class \c, narrow: what every dialect puts into it. \d and the schema's \w are ASCII; \w of a
+ * regex are the letters and digits of all scripts. The negated ones leave out what any dialect puts
+ * in.
  */
 static bool
-class_escape(re_t *p, llm_gset_t *set, int c)
+narrow_class(re_t *p, llm_gset_t *set, int c)
 {
     llm_gb_t *b = p->b;
     llm_gset_t s = { 0 };
@@ -175,6 +176,23 @@ class_escape(re_t *p, llm_gset_t *set, int c)
     }
     llm_gset_union(b, set, &s);
     LLM_GB_DROP(b, s.r, s.cap);
+    return true;
+}
+
+/* Adds class \c to the set; in a negated set (wide) what any dialect puts into it, so that none of
+ * that is written. */
+static bool
+class_escape(re_t *p, llm_gset_t *set, int c, bool wide)
+{
+    llm_gset_t s = { 0 };
+    if (!narrow_class(p, &s, wide ? c ^ 0x20 : c)) {
+        return false;
+    }
+    if (wide) {
+        llm_gset_negate(p->b, &s);
+    }
+    llm_gset_union(p->b, set, &s);
+    LLM_GB_DROP(p->b, s.r, s.cap);
     return true;
 }
 
@@ -262,12 +280,12 @@ bad_escape(re_t *p, int c)
  * set now.
  */
 static int64_t
-class_char(re_t *p, llm_gset_t *set)
+class_char(re_t *p, llm_gset_t *set, bool negated)
 {
     if (take(p, "\\")) {
         int c = peek(p, 0);
         p->at += c >= 0;
-        if (class_escape(p, set, c)) {
+        if (class_escape(p, set, c, negated)) {
             return LLM_UC_MAX;
         }
         if (c == 'p' || c == 'P') {
@@ -323,13 +341,13 @@ parse_class(re_t *p)
         if (class_ambiguous(p)) {
             break;
         }
-        int64_t lo = class_char(p, &set), hi = lo;
+        int64_t lo = class_char(p, &set, negated), hi = lo;
         if (peek(p, 0) == '-' && peek(p, 1) != ']' && lo >= 0) {
             p->at++;
             if (peek(p, 0) < 0) {
                 continue;
             }
-            hi = class_char(p, &set);
+            hi = class_char(p, &set, negated);
             if (lo >= LLM_UC_MAX || hi >= LLM_UC_MAX || (hi >= 0 && hi < lo)) {
                 refuse(p, "a range in a class goes from a character to a later one");
                 break;
@@ -418,7 +436,7 @@ parse_escape(re_t *p)
     llm_gset_t set = { 0 };
     int c = peek(p, 0);
     p->at += c >= 0;
-    if (class_escape(p, &set, c)) {
+    if (class_escape(p, &set, c, false)) {
         return set_node(p, &set);
     }
     switch (c) {

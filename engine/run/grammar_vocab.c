@@ -1,7 +1,8 @@
 /*
  * grammar_vocab.c - the trie of a tokenizer's tokens, and taking tokens.
  *
- * Special tokens have no text inside a constrained output and are left out; end tokens are kept in a list of their own.
+ * Special tokens have no text inside a constrained output and are left out; end tokens are kept in
+ * a list of their own.
  */
 #include "run/grammar_impl.h"
 
@@ -22,7 +23,8 @@ by_bytes(const void *a, const void *b)
     if (c != 0) {
         return c;
     }
-    return x->len != y->len ? (x->len > y->len) - (x->len < y->len) : (x->id > y->id) - (x->id < y->id);
+    return x->len != y->len ? (x->len > y->len) - (x->len < y->len)
+                            : (x->id > y->id) - (x->id < y->id);
 }
 
 static uint32_t
@@ -33,6 +35,49 @@ common(const word_t *x, const word_t *y)
         n++;
     }
     return n;
+}
+
+unsigned
+llm_gvocab_group(uint8_t c)
+{
+    if (c >= 0x80) {
+        return c < 0xc0 ? 58 : c < 0xc2 ? 59 : c < 0xe0 ? 60 : c < 0xf0 ? 61 : c < 0xf5 ? 62 : 63;
+    }
+    if (c >= '0' && c <= '9') {
+        return 0;
+    }
+    unsigned l = c | 0x20u;
+    if (l >= 'a' && l <= 'z') {
+        return 1 + 2 * (l > 'f') + (c == l);
+    }
+    if (c < 0x20) {
+        return c == '\t' ? 6 : c == '\n' ? 7 : c == '\r' ? 8 : 5;
+    }
+    if (c == 0x7f) {
+        return 9;
+    }
+    /* space and punctuation: each on its own */
+    return 10
+           + (c < '0'   ? c - 0x20u
+              : c < 'A' ? c - 0x3au + 16
+              : c < 'a' ? c - 0x5bu + 23
+                        : c - 0x7bu + 29);
+}
+
+/* What lies below each node, from the last one to the first. */
+static void
+sum_up(llm_gvocab_t *v)
+{
+    for (uint32_t i = 0; i < v->n_nodes; i++) {
+        v->below[i] = (uint64_t) 1 << llm_gvocab_group(v->byte[i]);
+        v->tail[i] = 1;
+    }
+    for (uint32_t i = v->n_nodes; i-- > 0;) {
+        for (uint32_t k = i + 1; k < v->end[i]; k = v->end[k]) {
+            v->below[i] |= v->below[k];
+            v->tail[i] = v->tail[k] + 1 > v->tail[i] ? (uint8_t) (v->tail[k] + 1) : v->tail[i];
+        }
+    }
 }
 
 /* Nodes of the sorted words; with v->byte == NULL they are only counted. */
@@ -89,10 +134,13 @@ allocate(llm_gvocab_t *v)
     size_t n = v->n_nodes + 1;
     v->byte = malloc(n);
     v->depth = malloc(n);
+    v->tail = malloc(n);
+    v->below = malloc(n * sizeof(uint64_t));
     v->end = malloc(n * sizeof(uint32_t));
     v->tok = malloc(n * sizeof(uint32_t));
     v->id = malloc((v->n_ids + 1) * sizeof(int32_t));
-    return v->byte != NULL && v->depth != NULL && v->end != NULL && v->tok != NULL && v->id != NULL;
+    return v->byte != NULL && v->depth != NULL && v->tail != NULL && v->below != NULL
+           && v->end != NULL && v->tok != NULL && v->id != NULL;
 }
 
 llm_code_t
@@ -101,7 +149,8 @@ llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err)
     uint32_t n_vocab = llm_tok_n_vocab(tok);
     llm_gvocab_t *v = calloc(1, sizeof(*v));
     word_t *w = malloc((n_vocab + 1) * sizeof(*w));
-    bool good = v != NULL && w != NULL && (v->eos = malloc((n_vocab + 1) * sizeof(int32_t))) != NULL;
+    bool good =
+        v != NULL && w != NULL && (v->eos = malloc((n_vocab + 1) * sizeof(int32_t))) != NULL;
 
     *out = NULL;
     for (uint32_t i = 0; good && i < n_vocab; i++) {
@@ -109,7 +158,8 @@ llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err)
         const uint8_t *s = llm_tok_raw(tok, (int32_t) i, &len);
         if (llm_tok_is_eos(tok, (int32_t) i)) {
             v->eos[v->n_eos++] = (int32_t) i;
-        } else if (s != NULL && len > 0 && len <= LLM_GVOCAB_MAX_TOKEN && !llm_tok_is_special(tok, (int32_t) i)) {
+        } else if (s != NULL && len > 0 && len <= LLM_GVOCAB_MAX_TOKEN
+                   && !llm_tok_is_special(tok, (int32_t) i)) {
             w[v->n_ids++] = (word_t) { s, (uint32_t) len, (int32_t) i };
         }
     }
@@ -123,6 +173,7 @@ llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err)
     if (good) {
         lay_out(v, w, v->n_ids);
         find_alphabet(v, w, v->n_ids);
+        sum_up(v);
     }
     free(w);
     if (!good) {
@@ -139,6 +190,8 @@ llm_gvocab_free(llm_gvocab_t *v)
     if (v != NULL) {
         free(v->byte);
         free(v->depth);
+        free(v->tail);
+        free(v->below);
         free(v->end);
         free(v->tok);
         free(v->id);
