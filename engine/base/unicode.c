@@ -320,6 +320,12 @@ llm_utf8_bad(const uint8_t *s, size_t n, bool *cut)
     return good > 0 ? good : 1;
 }
 
+const char *
+llm_uc_category(uint32_t cp)
+{
+    return utf8proc_category_string((utf8proc_int32_t) cp);
+}
+
 unsigned
 llm_uc_ccc(uint32_t cp)
 {

@@ -83,6 +83,9 @@ size_t llm_utf8_valid(const uint8_t *s, size_t n);
  */
 unsigned llm_utf8_bad(const uint8_t *s, size_t n, bool *cut);
 
+/* General category as two letters ("Lu"); static storage. */
+const char *llm_uc_category(uint32_t cp);
+
 /* Canonical combining class. */
 unsigned llm_uc_ccc(uint32_t cp);
 

@@ -10,6 +10,7 @@
 #include "base/unicode.h"
 #include "run/grammar_impl.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 /* ------------------------------------------------------------------- sets */
@@ -141,15 +142,70 @@ llm_gset_any(llm_gb_t *b)
 
 /* ---------------------------------------------------------------- Unicode */
 
+#define CATEGORY 0x80000000u    /* in llm_gknown_t.any: the two letters of a general category below */
+
+/* All code points as stretches of one general category; made once for the process. */
+typedef struct { uint32_t lo; char name[2]; } stretch_t;
+static stretch_t *stretches;
+static uint32_t n_stretches;
+static pthread_mutex_t stretch_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool
+find_stretches(void)
+{
+    pthread_mutex_lock(&stretch_lock);
+    for (int pass = 0; pass < 2 && stretches == NULL; pass++) {
+        stretch_t *out = pass == 0 ? NULL : malloc((n_stretches + 1) * sizeof(*out));
+        const char *last = "";
+        uint32_t n = 0;
+        for (uint32_t c = 0; c < LLM_UC_MAX && (pass == 0 || out != NULL); c++) {
+            const char *name = llm_uc_category(c);
+            if (name[0] != last[0] || name[1] != last[1]) {
+                if (pass == 1) {
+                    out[n] = (stretch_t) { c, { name[0], name[1] } };
+                }
+                n++;
+            }
+            last = name;
+        }
+        if (out != NULL) {
+            out[n] = (stretch_t) { LLM_UC_MAX, { 0 } };
+        }
+        n_stretches = out != NULL || pass == 0 ? n : 0;
+        stretches = out;
+    }
+    pthread_mutex_unlock(&stretch_lock);
+    return stretches != NULL;
+}
+
+static bool
+scan_category(llm_gb_t *b, llm_gset_t *s, unsigned any)
+{
+    if (!find_stretches()) {
+        llm_gb_nomem(b);
+        return false;
+    }
+    for (uint32_t i = 0; i < n_stretches; i++) {
+        const char *name = stretches[i].name;
+        if (name[0] == (char) (any >> 8) && ((any & 0xff) == 0 || name[1] == (char) any)
+            && !llm_gset_add(b, s, stretches[i].lo, stretches[i + 1].lo - 1))
+        {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool
 scan_class(llm_gb_t *b, llm_gset_t *s, unsigned any, unsigned none)
 {
     uint32_t from = LLM_G_NONE;
-    int uniform = 0;        /* the page before is all outside (1) or all inside (2) */
+    int uniform = 0;    /* the page before is all outside (1) or all inside (2) */
     for (uint32_t c = 0; c < LLM_UC_MAX; c++) {
         if ((c & 0xff) == 0 && c > 0 && uniform != 0
-            && llm_uc_index[c >> 8] == llm_uc_index[(c >> 8) - 1]) {
-            c += 0xff;      /* the same page again */
+            && llm_uc_index[c >> 8] == llm_uc_index[(c >> 8) - 1])
+        {
+            c += 0xff;  /* the same page again */
             continue;
         }
         bool in = (llm_uc_class(c) & any) != 0 && (llm_uc_class(c) & none) == 0;
@@ -179,7 +235,10 @@ llm_gset_add_class(llm_gb_t *b, llm_gset_t *s, unsigned any, unsigned none)
     }
     if (i == b->n_known) {
         llm_gset_t fresh = { 0 };
-        if (!llm_gb_work(b, LLM_UC_MAX / 64) || !scan_class(b, &fresh, any, none)) {
+        if (!llm_gb_work(b, LLM_UC_MAX / 64)
+            || !(any & CATEGORY ? scan_category(b, &fresh, any) : scan_class(b, &fresh, any, none)))
+        {
+            LLM_GB_DROP(b, fresh.r, fresh.cap);
             return false;
         }
         uint32_t set = llm_gset_intern(b, &fresh);
@@ -194,14 +253,23 @@ llm_gset_add_class(llm_gb_t *b, llm_gset_t *s, unsigned any, unsigned none)
 bool
 llm_gset_add_category(llm_gb_t *b, llm_gset_t *s, const char *name, size_t n)
 {
-    static const struct { const char *name; unsigned any, none; } known[] = {
-        { "L", LLM_UC_LETTER, 0 }, { "N", LLM_UC_NUMBER, 0 },
-        { "Letter", LLM_UC_LETTER, 0 }, { "Number", LLM_UC_NUMBER, 0 },
-        { "No", LLM_UC_NUMBER, LLM_UC_WORD },
+    static const char names[] = "L Lu Ll Lt Lm Lo M Mn Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po "
+                                "S Sm Sc Sk So Z Zs Zl Zp Cc Cf Co ";
+    static const struct { const char *name, *category; } longer[] = {
+        { "Letter", "L" }, { "Uppercase_Letter", "Lu" }, { "Lowercase_Letter", "Ll" },
+        { "Mark", "M" }, { "Number", "N" }, { "Decimal_Number", "Nd" }, { "Punctuation", "P" },
+        { "Symbol", "S" }, { "Separator", "Z" },
     };
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-        if (strlen(known[i].name) == n && memcmp(known[i].name, name, n) == 0) {
-            return llm_gset_add_class(b, s, known[i].any, known[i].none);
+    for (size_t i = 0; i < sizeof(longer) / sizeof(longer[0]); i++) {
+        if (strlen(longer[i].name) == n && memcmp(longer[i].name, name, n) == 0) {
+            name = longer[i].category;
+            n = strlen(name);
+        }
+    }
+    for (const char *p = names; n > 0 && n <= 2 && *p != '\0'; p = strchr(p, ' ') + 1) {
+        if (memcmp(p, name, n) == 0 && p[n] == ' ') {
+            unsigned second = n == 2 ? (uint8_t) name[1] : 0;
+            return llm_gset_add_class(b, s, CATEGORY | (unsigned) name[0] << 8 | second, 0);
         }
     }
     return false;

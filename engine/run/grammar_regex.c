@@ -217,7 +217,7 @@ property(re_t *p, llm_gset_t *set, bool negated)
         p->at++;
     }
     llm_gset_t s = { 0 };
-    if (!llm_gset_add_category(p->b, &s, name, n)) {
+    if (!llm_gset_add_category(p->b, &s, name, n) && p->b->rc == LLM_OK) {
         llm_gb_fail(p->b,
                     "%s: \\p{%.*s} is not supported (general categories like L, Lu, N, Nd are)",
                     p->what, n > 40 ? 40 : (int) n, name);
