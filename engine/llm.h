@@ -85,8 +85,10 @@ typedef struct {
     uint32_t    n_ctx_train, n_vocab, n_layers, n_embd, n_heads, n_kv_heads, head_dim;
     int32_t     bos_id, eos_id; /* -1 when there is none */
     bool        add_bos;        /* the tokenizer adds it where specials are added */
-    /* Fill in the middle: fim_pre, the text before, fim_suf, the text after, fim_mid, tokenized with
-     * LLM_TOK_PARSE_SPECIAL. "": the model cannot. */
+    /*
+     * Fill in the middle: fim_pre, the text before, fim_suf, the text after, fim_mid, tokenized
+     * with LLM_TOK_PARSE_SPECIAL. "": the model cannot.
+     */
     const char *fim_pre, *fim_suf, *fim_mid;
 } llm_model_info_t;
 

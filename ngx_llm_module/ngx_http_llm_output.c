@@ -2,9 +2,9 @@
  * ngx_http_llm_output.c - bytes to the client.
  *
  * Complete bodies and event streams, errors in the form that the state of
- * the response allows, backpressure and keep-alive comments.  One buffer is on its way at a time: while the client does not
- * read, no token is taken from the engine, so a slow client costs one burst
- * of memory.
+ * the response allows, backpressure and keep-alive comments.  One buffer is
+ * on its way at a time: while the client does not read, no token is taken
+ * from the engine, so a slow client costs one burst of memory.
  */
 #include "ngx_http_llm_request.h"
 

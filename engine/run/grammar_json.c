@@ -50,7 +50,8 @@ code_unit(llm_gb_t *b)
     uint32_t kinds[] = {
         llm_gn_seq2(b, llm_gn_alt(b, first, 5), llm_gn_rep(b, hex(b), 3, 3)),
         llm_gn_seq3(b, d, llm_gn_byte(b, '0', '7'), hex2),
-        llm_gn_seq(b, (uint32_t[]) { d, llm_gn_oneof(b, "89ABab"), hex2, llm_gn_seq(b, low, 4) }, 4),
+        llm_gn_seq(b, (uint32_t[]) { d, llm_gn_oneof(b, "89ABab"), hex2, llm_gn_seq(b, low, 4) },
+                   4),
     };
     return llm_gn_alt(b, kinds, 3);
 }
