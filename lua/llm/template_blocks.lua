@@ -390,7 +390,7 @@ function Compiler:macro(node, name)
     uses.varargs = uses.varargs and not is_param.varargs
 
     return function(s)
-        return value.callable(name, function(args, kw)
+        local callable = value.callable(name, function(args, kw)
             local inner = new_scope(s)
             local out = new_out()
             bind_macro(m, inner.vars, args, kw)
@@ -409,6 +409,8 @@ function Compiler:macro(node, name)
             limits.leave()
             return text_of(out)
         end)
+        callable.macro = true
+        return callable
     end
 end
 

@@ -79,12 +79,13 @@ filters.indent = function(v, args, kw)
         pad = value.repeat_string(" ", value.need_int(width))
     end
     blank = blank ~= nil and value.truth(blank)
-    local lines = methods.string.splitlines(str(v) .. "\n", {})
+    local text = value.need_string(v, "indent: the value")
+    local lines = methods.string.splitlines(text .. "\n", {})
     local out = { lines[1] }
     for i = 2, #lines do
         out[i] = (blank or lines[i] ~= "") and pad .. lines[i] or lines[i]
     end
-    local text = methods.join("\n", out)
+    text = methods.join("\n", out)
     if first ~= nil and value.truth(first) then
         text = pad .. text
     end
@@ -94,15 +95,14 @@ end
 filters.truncate = function(v, args, kw)
     local length, kill, tail, leeway = bind("truncate", args, kw,
         names "length killwords end leeway")
-    local s = str(v)
     length = length == nil and 255 or value.need_int(length)
     tail = tail == nil and "..." or value.need_string(tail)
     leeway = (leeway == nil or leeway == null) and 5
         or value.need_int(leeway)
-    if value.len(s) <= length + leeway then
-        return s
+    if value.len(v) <= length + leeway then
+        return v
     end
-    local cut = value.slice(s, 0, length - value.len(tail))
+    local cut = value.slice(value.need_string(v), 0, length - value.len(tail))
     if not (kill ~= nil and value.truth(kill)) then
         local last = cut:match("^.*() ")
         cut = last and cut:sub(1, last - 1) or cut

@@ -268,7 +268,9 @@ function formatting.percent(s, v)
         end
         pos = stop
     end
-    if used < #args and k ~= "object" then
+    -- Python takes whatever can be subscripted for a mapping
+    if used < #args and k ~= "object" and k ~= "array" and k ~= "undefined"
+    then
         type_error("not all arguments converted during string formatting")
     end
     return table.concat(parts)

@@ -100,6 +100,11 @@ local function rest(args, from)
     return out
 end
 
+-- These filters take what is false for an empty list.
+local function some_items(v)
+    return value.truth(v) and items(v) or {}
+end
+
 local function named_filter(name)
     local f = filters[value.need_string(name, "filter name")]
     if not f then
@@ -120,7 +125,7 @@ filters.map = function(v, args, kw)
             return f(item, more, kw)
         end
     end
-    local list, out = items(v), {}
+    local list, out = some_items(v), {}
     for i = 1, #list do
         charge(1)
         out[i] = apply(list[i])
@@ -143,7 +148,7 @@ local function chooser(name, by_attribute, wanted)
             test = tests.get(value.need_string(args[at], "test name"))
             more = rest(args, at + 1)
         end
-        local list, out = items(v), {}
+        local list, out = some_items(v), {}
         for i = 1, #list do
             charge(1)
             local item = list[i]
@@ -218,22 +223,32 @@ local function sorted(list, keys, reverse)
     return out
 end
 
--- The sort key of an item for attribute ("a" or "a,b.c") and case.
+-- The key of an item: its attribute, or itself.
 local function key_function(attribute, case_sensitive, default)
+    local get = given(attribute) and access.getter(attribute, default)
+    return function(item)
+        charge(1)
+        if get then
+            item = get(item)
+        end
+        return case_sensitive and item or fold_case(item)
+    end
+end
+
+-- The sort key for attributes "a,b.c": a list of them, as in Jinja.
+local function keys_function(attribute, case_sensitive)
     local getters = {}
     if type(attribute) == "string" then
         for path in (attribute .. ","):gmatch("([^,]*),") do
-            getters[#getters + 1] = access.getter(path, default)
+            getters[#getters + 1] = access.getter(path)
         end
     elseif given(attribute) then
-        getters[1] = access.getter(attribute, default)
+        getters[1] = access.getter(attribute)
     end
     return function(item)
         charge(1)
         local key = item
-        if #getters == 1 then
-            key = getters[1](item)
-        elseif #getters > 1 then
+        if #getters > 0 then
             local parts = {}
             for i = 1, #getters do
                 local part = getters[i](item)
@@ -257,7 +272,7 @@ filters.sort = function(v, args, kw)
     local reverse, sensitive, attribute = bind("sort", args, kw,
         names "reverse case_sensitive attribute")
     local list = items(v)
-    local keys = keys_of(list, key_function(attribute, flag(sensitive)))
+    local keys = keys_of(list, keys_function(attribute, flag(sensitive)))
     return value.list(sorted(list, keys, flag(reverse)))
 end
 

@@ -260,7 +260,10 @@ local REPR_KIND = {
     end,
     object = function(v) return repr_dict(v, "{", "}") end,
     gen = function() return "<generator object>" end,
-    callable = function(v) return "<function " .. v.name .. ">" end,
+    callable = function(v)
+        return v.macro and "<Macro " .. repr(v.name) .. ">"
+               or "<function " .. v.name .. ">"
+    end,
     loop = function(v)
         return format("<LoopContext %d/%d>", v.index, v.length)
     end,
@@ -555,9 +558,10 @@ function value.slice(v, start, stop, step)
     if k ~= "string" and k ~= "array" and k ~= "tuple" then
         if k == "undefined" then
             undefined_error(v)
+        elseif k == "object" then
+            type_error("unhashable type: 'slice'")
         end
-        return undefined("'" .. type_name(v)
-                         .. " object' has no such element")
+        type_error("'" .. type_name(v) .. "' object is not subscriptable")
     end
     local len = value.len(v)
     step = slice_bound(step, 1, 0, -huge, huge)
@@ -647,6 +651,15 @@ local function divide_by_zero(message)
     fail("invalid operation", message)
 end
 
+-- a % b with the sign of b, exact as in CPython
+local function modulo(a, b)
+    local rest = math.fmod(a, b)
+    if rest ~= 0 and (b < 0) ~= (rest < 0) then
+        rest = rest + b
+    end
+    return rest
+end
+
 local NUMERIC = {
     ["+"] = function(a, b, f) return wrap(a + b, f) end,
     ["-"] = function(a, b, f) return wrap(a - b, f) end,
@@ -661,13 +674,15 @@ local NUMERIC = {
         if b == 0 then
             divide_by_zero("integer division or modulo by zero")
         end
-        return wrap(floor(a / b), f)
+        local quotient = (a - modulo(a, b)) / b
+        local whole = floor(quotient)
+        return wrap(quotient - whole > 0.5 and whole + 1 or whole, f)
     end,
     ["%"] = function(a, b, f)
         if b == 0 then
             divide_by_zero("integer modulo by zero")
         end
-        return wrap(a - floor(a / b) * b, f)
+        return wrap(modulo(a, b), f)
     end,
     ["**"] = function(a, b, f)
         if a == 0 and b < 0 then

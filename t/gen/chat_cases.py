@@ -222,6 +222,7 @@ EXPRESSIONS = """
 7 // 2, -7 // 2, 7 % 3, -7 % 3, 7.5 // 2, 2 ** 10, 2 ** -1, 2 ** 3 ** 2
 -2 ** 2
 1 / 3
+5 % 0.1, -5 % 0.3, 5 // 0.1, 7.5 % -2, -7 // 2.5, 1e17 % 7, 6.0 // 2
 1e100, 1e16, 1e15, 123456.789, 1e-5, 0.0001, 1.5e300 * 10, 100 * 1.1
 1.0, 3.0 + 1, 4 / 2, 2 * 1.0, 0.1 + 0.2
 0x1f, 0b101, 0o17, 1_000, 1_0.5
@@ -365,6 +366,14 @@ ERRORS = """
 {{ 'a'.upper(1) }}
 {{ l[::0] }}
 {{ l['a':] }}
+{{ a[1:] }}
+{{ d[1:] }}
+{{ undef[1:] }}
+{{ 5|select|list }}
+{{ 5|indent }}
+{{ undef|indent }}
+{{ 5|truncate }}
+{{ 'a' % 1 }}
 {{
 {{ a
 {{ a }
@@ -438,6 +447,7 @@ STATEMENTS = [
     ("macro varargs", "{% macro f(x) %}{{ x }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ f(1, 2, 3, k=4) }}"),
     ("macro sees globals", "{% set g = 1 %}{% macro f() %}{{ g }}{{ a }}{% endmacro %}{{ f() }}{% set g = 2 %}{{ f() }}"),
     ("macro set is local", "{% macro f() %}{% set q = 1 %}{{ q }}{% endmacro %}{{ f() }}{{ q is defined }}"),
+    ("macro prints", "{% macro f() %}{% endmacro %}{{ f }}{{ [f] }}"),
     ("macro recursion", "{% macro f(n) %}{{ n }}{% if n > 0 %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(5) }}"),
     ("macro args spread", "{% macro f(a, b, c) %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ f(*[1, 2], **{'c': 3}) }}"),
     ("macro text is a string", "{% macro f() %} x {% endmacro %}[{{ f()|trim }}]{{ f() ~ 'y' }}{{ f().strip() }}"),
@@ -484,7 +494,7 @@ CASES = TEMPLATES
 CASES += [("expression " + e, "{{ [" + e + "] }}", A) for e in EXPRESSIONS]
 CASES += [("print " + e, "{{ " + e + " }}", A) for e in (
     "a", "b", "f", "one", "s", "e", "n", "t", "l", "d", "big", "undef", "2 ** 52", "10 / 2", "-0.0", "d.keys()",
-    "(1,)", "1, 2", "s.upper()", "d|tojson(indent=4)", "'x' ~ one", "1e22", "namespace(a=1).b", "l|first", "[]|first", "'<a href=\"x\">&'|escape", "s|safe", "s|e|upper")]
+    "(1,)", "1, 2", "s.upper()", "d|tojson(indent=4)", "'x' ~ one", "1e22", "namespace(a=1).b", "l|first", "[]|first", "none|select|list", "false|map('upper')|list", "[d, 2.5]|sort(attribute='z.q')|length", "'a' % [1, 2]", "'a' % undef", "[1, 2, 3, 4]|truncate(255)", "'<a href=\"x\">&'|escape", "s|safe", "s|e|upper")]
 _lines = ERRORS.split("\n")
 CASES += [("error " + e, e, A) for e in _lines[:-2]] + [("error second line", "\n".join(_lines[-2:]), A)]
 CASES += [(n, t, A) for n, t in LINES + STATEMENTS]
