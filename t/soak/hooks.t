@@ -87,7 +87,8 @@ cmp_ok $texts, '>', $total, 'with text';
 is $leaked, 0, 'no forbidden word came through';
 cmp_ok $kb_end - $kb, '<=', MAX_GROWTH_KB, 'memory is flat' or diag "$kb KB before, $kb_end KB after";
 note "workers: $kb KB after " . WARM . " requests, $kb_end KB after $total";
-cmp_ok $fds_end, '<=', $fds + 2, 'open files too' or diag "$fds before, $fds_end after";
+# a worker may close the last connections a moment after their answers
+ok $n->wait_for(sub { (size())[1] <= $fds + 2 }, 10), 'open files too' or diag "$fds before, $fds_end after";
 $n->stop;
 
 done_testing;
