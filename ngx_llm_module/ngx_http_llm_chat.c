@@ -360,9 +360,10 @@ ngx_http_llm_chat_join(ngx_http_llm_ctx_t *ctx, json_t *parts)
 static ngx_int_t
 ngx_http_llm_chat_calls(json_t *calls)
 {
-    size_t      i;
-    json_t     *function, *arguments, *parsed;
-    ngx_str_t   text;
+    size_t         i;
+    json_t        *function, *arguments, *parsed;
+    ngx_str_t      text;
+    json_error_t   error;
 
     for (i = 0; i < json_array_size(calls); i++) {
         function = json_object_get(json_array_get(calls, i), "function");
@@ -373,8 +374,8 @@ ngx_http_llm_chat_calls(json_t *calls)
         }
 
         text = ngx_http_llm_json_str(arguments);
-        parsed = json_loadb((char *) text.data, text.len, JSON_ALLOW_NUL,
-                            NULL);
+        parsed = ngx_http_llm_json_load((char *) text.data, text.len,
+                                        JSON_ALLOW_NUL, &error);
 
         if (!json_is_object(parsed)) {
             json_decref(parsed);

@@ -10,12 +10,14 @@
 #include "ngx_http_llm_codec.h"
 
 #include <math.h>
+#include <setjmp.h>
 
 
 #define NGX_HTTP_LLM_DESERIALIZE                                              \
     "Failed to deserialize the JSON body into the target type: "
 
 
+static void *ngx_http_llm_json_malloc(size_t size);
 static u_char *ngx_http_llm_json_scan_string(u_char *p, u_char *end);
 static u_char *ngx_http_llm_json_scan_number(u_char *p, u_char *end,
     ngx_uint_t is_seed, ngx_http_llm_json_parsed_t *out);
@@ -32,6 +34,65 @@ static ngx_int_t ngx_http_llm_json_bias_add(ngx_http_llm_ctx_t *ctx,
     json_t *id, const char *key, json_t *bias, const char *prefix);
 static ngx_int_t ngx_http_llm_json_field(ngx_http_llm_ctx_t *ctx,
     const ngx_http_llm_field_t *f, json_t *value, const char *prefix);
+
+
+/* where the parse in progress in this thread goes on without memory */
+
+static __thread jmp_buf  *ngx_http_llm_json_nomem;
+
+
+void
+ngx_http_llm_json_init(void)
+{
+    json_set_alloc_funcs(ngx_http_llm_json_malloc, free);
+}
+
+
+static void *
+ngx_http_llm_json_malloc(size_t size)
+{
+    void  *p;
+
+    p = malloc(size);
+
+    if (p == NULL && ngx_http_llm_json_nomem) {
+        longjmp(*ngx_http_llm_json_nomem, 1);
+    }
+
+    return p;
+}
+
+
+/*
+ * jansson 2.14 drops the bytes of a string that it has no memory for, and
+ * then copies the string up to a quote that is not there.  So a parse never
+ * sees a failed allocation: it is left at once, and what it has allocated is
+ * lost.
+ */
+
+json_t *
+ngx_http_llm_json_load(const char *data, size_t len, size_t flags,
+    json_error_t *error)
+{
+    json_t   *value;
+    jmp_buf   nomem;
+
+    if (setjmp(nomem) != 0) {
+        ngx_http_llm_json_nomem = NULL;
+
+        ngx_memzero(error, sizeof(json_error_t));
+        ngx_memcpy(error->text, "out of memory", sizeof("out of memory"));
+        error->text[JSON_ERROR_TEXT_LENGTH - 1] = json_error_out_of_memory;
+
+        return NULL;
+    }
+
+    ngx_http_llm_json_nomem = &nomem;
+    value = json_loadb(data, len, flags, error);
+    ngx_http_llm_json_nomem = NULL;
+
+    return value;
+}
 
 
 void
@@ -71,10 +132,13 @@ ngx_http_llm_json_parse(ngx_http_llm_json_parsed_t *out, u_char *data,
         }
     }
 
-    out->value = json_loadb((char *) data, len,
-                            JSON_ALLOW_NUL|JSON_DECODE_ANY, &error);
+    out->value = ngx_http_llm_json_load((char *) data, len,
+                                        JSON_ALLOW_NUL|JSON_DECODE_ANY,
+                                        &error);
 
     if (out->value == NULL) {
+        out->nomem = (json_error_code(&error) == json_error_out_of_memory);
+
         ngx_snprintf((u_char *) out->error, sizeof(out->error),
                      "%s at line %d column %d%Z", error.text, error.line,
                      error.column);

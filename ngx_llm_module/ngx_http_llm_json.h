@@ -13,6 +13,7 @@ typedef struct {
     json_t                    *value;
     uint64_t                   seed;        /* "seed" above INT64_MAX */
     ngx_uint_t                 seed_set;
+    ngx_uint_t                 nomem;
     char                       error[256];  /* value == NULL */
 } ngx_http_llm_json_parsed_t;
 
@@ -47,6 +48,16 @@ typedef struct {
 
 #define ngx_http_llm_null_field  { ngx_null_string, 0, 0, 0 }
 
+
+/* Once per process, before anything is parsed. */
+void ngx_http_llm_json_init(void);
+
+/*
+ * json_loadb() without its fault: NULL, with error->text, also when memory
+ * is short.  Thread: any.
+ */
+json_t *ngx_http_llm_json_load(const char *data, size_t len, size_t flags,
+    json_error_t *error);
 
 /*
  * Parses len bytes.  data is changed in place: lone surrogate escapes become

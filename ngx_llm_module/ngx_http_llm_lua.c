@@ -15,6 +15,7 @@
  * there cannot fail.
  */
 #include "ngx_http_llm_lua_state.h"
+#include "ngx_http_llm_json.h"
 
 
 #define NGX_HTTP_LLM_LUA_ERROR  1536  /* bytes of an error to log */
@@ -465,7 +466,8 @@ ngx_http_llm_lua_finish_prompt(ngx_http_llm_lua_ctx_t *lctx, lua_State *L)
 
     text = lua_tolstring(L, 1, &len);
 
-    req = json_loadb(text, len, JSON_DECODE_ANY|JSON_ALLOW_NUL, &error);
+    req = ngx_http_llm_json_load(text, len, JSON_DECODE_ANY|JSON_ALLOW_NUL,
+                                 &error);
 
     if (req == NULL) {
         return ngx_http_llm_lua_fail(lctx, error.text);

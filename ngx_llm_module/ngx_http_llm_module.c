@@ -261,6 +261,8 @@ ngx_module_t  ngx_http_llm_module = {
 static ngx_int_t
 ngx_http_llm_preconfiguration(ngx_conf_t *cf)
 {
+    ngx_http_llm_json_init();
+
     return ngx_http_llm_metrics_variables(cf);
 }
 

@@ -424,7 +424,10 @@ ngx_http_llm_parse(ngx_http_llm_ctx_t *ctx)
     ctx->big_seed_set = parsed->seed_set;
     parsed->value = NULL;
 
-    if (ctx->json == NULL) {
+    if (ctx->json == NULL && parsed->nomem) {
+        (void) ngx_http_llm_fail_nomem(ctx);
+
+    } else if (ctx->json == NULL) {
         (void) ngx_http_llm_fail(ctx, NGX_HTTP_LLM_BAD_SYNTAX,
                                  "Failed to parse the request body as JSON: "
                                  "%s", parsed->error);
