@@ -60,6 +60,11 @@ local BIT = [[arshift band bnot bor bswap bxor lshift rol ror rshift tobit
     tohex]]
 local OS = "clock date difftime time"
 
+-- Writes one line: what comes from a client cannot begin another.
+local function write_log(core, level, text)
+    core.log(level, (text:gsub("[%z\1-\8\10-\31\127]", " ")))
+end
+
 -- What require() gives to hooks; the rest of llm.* is not for them.
 local MODULES = { ["llm.json"] = true, ["llm.moderation"] = true,
                   ["llm.unicode"] = true }
@@ -151,7 +156,7 @@ local function make_environments(core, api)
         for i = 1, select("#", ...) do
             parts[i] = tostring((select(i, ...)))
         end
-        core.log("info", concat(parts, "\t"))
+        write_log(core, "info", concat(parts, "\t"))
     end
     return new_env
 end
@@ -258,7 +263,7 @@ local function make_log(core)
             end
             parts[i] = tostring(v)
         end
-        core.log(level, concat(parts))
+        write_log(core, level, concat(parts))
     end
 end
 

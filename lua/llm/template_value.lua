@@ -72,8 +72,6 @@ end
 value.list = json.array
 value.dict = json.object
 
-local undefined = value.undefined
-
 --- "string", "number", "boolean", or the kind of a table
 local function kind(v)
     local t = type(v)

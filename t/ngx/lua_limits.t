@@ -121,6 +121,7 @@ $n->conf(<<"EOC");
         location /out/ { llm_pass m; llm_output_by_lua_block { while true do end } }
         location /print/ { llm_pass m; llm_prompt_by_lua_block {
             print("one", 2, nil)
+            print("first\\nsecond")
             for _, level in ipairs { "debug", "info", "notice", "warn", "error" } do llm.log(level, "said ", level, " ", { a = 1 }) end
         } }
     }
@@ -178,6 +179,7 @@ subtest 'llm.log' => sub {
     is $http->post('/print/generate', { inputs => 'a', @one })->status, 200, 'print and llm.log';
     like $n->log, qr/\[info\].*llm prompt hook: one\t2\tnil/, 'print is info';
     like $n->log, qr/\[$_\].*llm prompt hook: said $_ \{"a":1\}/, $_ for qw(info notice warn);
+    like $n->log, qr/llm prompt hook: first second, client/, 'one line';
     like $n->log, qr/\[error\].*llm prompt hook: said error \{"a":1\}/, 'error';
 };
 
