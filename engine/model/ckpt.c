@@ -46,6 +46,16 @@ fnv1a(uint64_t hash, const void *data, size_t n)
     return hash;
 }
 
+uint64_t
+llm_ckpt_mix(uint64_t hash, const char *name, const struct stat *st)
+{
+    const uint64_t facts[] = {
+        st->st_dev, st->st_ino, (uint64_t) st->st_size,
+        (uint64_t) st->st_mtim.tv_sec, (uint64_t) st->st_mtim.tv_nsec,
+    };
+    return fnv1a(fnv1a(hash, name, strlen(name)), facts, sizeof(facts));
+}
+
 llm_code_t
 llm_ckpt_add_file(llm_ckpt_t *c, const char *path, llm_err_t *err)
 {
@@ -72,12 +82,8 @@ llm_ckpt_add_file(llm_ckpt_t *c, const char *path, llm_err_t *err)
         return LLM_E_IO;
     }
     c->files[c->n_files++] = (llm_ckpt_file_t) { copy, fd, (uint64_t) st.st_size };
-    const uint64_t facts[] = {
-        st.st_dev, st.st_ino, (uint64_t) st.st_size,
-        (uint64_t) st.st_mtim.tv_sec, (uint64_t) st.st_mtim.tv_nsec,
-    };
     c->bytes += (uint64_t) st.st_size;
-    c->fingerprint = fnv1a(fnv1a(c->fingerprint, path, strlen(path)), facts, sizeof(facts));
+    c->fingerprint = llm_ckpt_mix(c->fingerprint, path, &st);
     return LLM_OK;
 }
 

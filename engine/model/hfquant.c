@@ -416,25 +416,26 @@ load_groups(const llm_hfq_mat_t *m, const llm_ckpt_t *c, llm_code_t *rc, llm_err
     return g;
 }
 
-/* Every weight; the order of a zero point's bits is that of the weights in AWQ. */
+/* Every weight, eight outputs at a time, whose zero points lie in one word. */
 static void
 dequant_packed(const llm_hfq_mat_t *m, const uint32_t *weight, const uint32_t *zeros,
                const float *scales, const uint32_t *group, float *dst)
 {
-    static const uint8_t awq_order[PACK] = { 0, 2, 4, 6, 1, 3, 5, 7 };
+    static const uint8_t in_order[PACK] = { 0, 1, 2, 3, 4, 5, 6, 7 };
+    static const uint8_t awq_order[PACK] = { 0, 4, 1, 5, 2, 6, 3, 7 };      /* place of output n */
     bool gptq = m->conf.kind == LLM_HFQ_GPTQ;
+    const uint8_t *place = gptq ? in_order : awq_order;
     uint64_t rows = m->rows, cols = m->cols, words = rows / PACK;
-    for (uint64_t o = 0; o < rows; o++) {
-        unsigned zshift = 4 * (unsigned) (o % PACK);
-        for (unsigned n = 0; !gptq && n < PACK; n++) {
-            zshift = awq_order[n] == o % PACK ? 4 * n : zshift;
-        }
+    for (uint64_t o = 0; o < words; o++) {
         for (uint64_t i = 0; i < cols; i++) {
-            uint64_t g = group[i];
-            int z = (int) (zeros[g * words + o / PACK] >> zshift & 15) + (int) m->conf.zero_add;
-            uint32_t w = gptq ? weight[i / PACK * rows + o] >> 4 * (i % PACK)
-                              : weight[i * words + o / PACK] >> zshift;
-            dst[o * cols + i] = scales[g * rows + o] * (float) ((int) (w & 15) - z);
+            const float *scale = scales + group[i] * rows + o * PACK;
+            const uint32_t *w = gptq ? weight + i / PACK * rows + o * PACK : weight + i * words + o;
+            uint32_t zero = zeros[group[i] * words + o];
+            for (unsigned n = 0; n < PACK; n++) {
+                int z = (int) (zero >> 4 * place[n] & 15) + (int) m->conf.zero_add;
+                uint32_t q = gptq ? w[n] >> 4 * (i % PACK) : *w >> 4 * place[n];
+                dst[(o * PACK + n) * cols + i] = scale[n] * (float) ((int) (q & 15) - z);
+            }
         }
     }
 }

@@ -7,12 +7,14 @@
  */
 #include "model/source_hf.h"
 #include "base/json.h"
+#include "model/ckpt_impl.h"
 #include "model/hfquant.h"
 #include "tensor/format.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define MAX_KEY  128
 #define MAX_PATH 4096
@@ -231,14 +233,35 @@ list_tensors(llm_hf_t *h, llm_err_t *err)
 
 /* --------------------------------------------------------------------- read */
 
-/* dst [cols][rows] = src [rows][cols], values of size bytes. */
+/* A block of the transpose: both sides of it stay in the cache. */
+#define TURN_BLOCK 32
+
+#define TURN(type)                                                                          \
+    static void                                                                             \
+    turn_##type(type *dst, const type *src, uint64_t rows, uint64_t cols)                   \
+    {                                                                                       \
+        for (uint64_t r0 = 0; r0 < rows; r0 += TURN_BLOCK) {                                \
+            for (uint64_t c0 = 0; c0 < cols; c0 += TURN_BLOCK) {                            \
+                for (uint64_t r = r0; r < rows && r < r0 + TURN_BLOCK; r++) {               \
+                    for (uint64_t c = c0; c < cols && c < c0 + TURN_BLOCK; c++) {           \
+                        dst[c * rows + r] = src[r * cols + c];                              \
+                    }                                                                       \
+                }                                                                           \
+            }                                                                               \
+        }                                                                                   \
+    }
+
+TURN(uint16_t)
+TURN(uint32_t)
+
+/* dst [cols][rows] = src [rows][cols], values of size bytes: 2 or 4. */
 static void
 transpose(uint8_t *dst, const uint8_t *src, uint64_t rows, uint64_t cols, size_t size)
 {
-    for (uint64_t r = 0; r < rows; r++) {
-        for (uint64_t c = 0; c < cols; c++) {
-            memcpy(dst + (c * rows + r) * size, src + (r * cols + c) * size, size);
-        }
+    if (size == 4) {
+        turn_uint32_t((uint32_t *) dst, (const uint32_t *) src, rows, cols);
+    } else {
+        turn_uint16_t((uint16_t *) dst, (const uint16_t *) src, rows, cols);
     }
 }
 
@@ -275,14 +298,14 @@ fill_buffer(llm_hf_t *h, const llm_src_tensor_t *t, bool flip, llm_err_t *err)
     }
     if (flip) {
         /* t->ne describes what is asked for, so the file holds ne[1] values a row */
-        uint64_t values = t->ne[0] * t->ne[1];
-        turned = malloc(t->size + 1);
+        size_t size = e->module != NULL ? sizeof(float) : llm_dtype(e->t->dtype)->bytes;
+        turned = size == 2 || size == 4 ? malloc(t->size + 1) : NULL;
         if (turned == NULL) {
             free(whole);
             return llm_fail(err, LLM_E_NOMEM, "%s: no memory for %zu bytes of tensor \"%.*s\"",
                             h->dir, t->size, SHOWN, name_of(e));
         }
-        transpose(turned, whole, t->ne[0], t->ne[1], values > 0 ? t->size / values : 1);
+        transpose(turned, whole, t->ne[0], t->ne[1], size);
         free(whole);
         whole = turned;
     }
@@ -443,5 +466,20 @@ llm_hf_file_bytes(const llm_hf_t *h)
 uint64_t
 llm_hf_fingerprint(const llm_hf_t *h)
 {
-    return llm_ckpt_fingerprint(h->ckpt);
+    static const char *const names[] = {
+        "config.json", "generation_config.json", "quantize_config.json", "quant_config.json",
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
+        "merges.txt", "chat_template.jinja", "chat_template.json",
+    };
+    uint64_t hash = llm_ckpt_fingerprint(h->ckpt);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        char path[MAX_PATH];
+        struct stat st;
+        if (snprintf(path, sizeof(path), "%s/%s", h->dir, names[i]) < MAX_PATH
+            && stat(path, &st) == 0)
+        {
+            hash = llm_ckpt_mix(hash, names[i], &st);
+        }
+    }
+    return hash;
 }

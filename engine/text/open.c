@@ -145,8 +145,8 @@ count_weights(llm_model_t *m, const llm_src_t *src)
     for (uint64_t i = 0; i < src->n_tensors; i++) {
         llm_src_tensor_t t;
         src->tensor_at(src, i, &t);
-        m->info.n_params += t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3];
-        if (t.type < LLM_T_COUNT) {
+        if (t.type < LLM_T_COUNT) {     /* else no weights: a mask, say */
+            m->info.n_params += t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3];
             bytes[t.type] += t.size;
             best = bytes[t.type] > bytes[best] ? t.type : best;
             names[t.type] = t.size > largest[t.type] ? t.type_name : names[t.type];

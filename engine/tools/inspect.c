@@ -59,7 +59,7 @@ print_formats(const llm_src_t *src)
         llm_src_tensor_t t;
         size_t k = 0;
         src->tensor_at(src, i, &t);
-        params += t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3];
+        params += t.type < LLM_T_COUNT ? t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3] : 0;
         while (k < n_kinds && strcmp(kinds[k].name, t.type_name) != 0) {
             k++;
         }
