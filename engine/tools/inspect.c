@@ -20,7 +20,7 @@ static const char usage[] =
     "whether this version can run it.\n"
     "Exit status: 0 when it can, 1 when it cannot.\n\n"
     "      --tensors         list every tensor: name, format, shape (innermost first), bytes\n"
-    "      --keys            list every key with its value (GGUF; of a directory, config.json is text)\n"
+    "      --keys            list every key with its value (of a GGUF file)\n"
     "  -c, --ctx N           context to compute memory for (the model's)\n"
     "      --kv f16|f32      format of the KV cache to compute memory for (f16)\n\n"
     "Example: llm inspect model.gguf --ctx 4096\n";

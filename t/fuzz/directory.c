@@ -5,9 +5,8 @@
  * The weight file is made as long as the largest offset in the header says, up to 64 MB (a hole: it takes no room).
  *
  *   make fuzz
- *   mkdir -p build-fuzz/corpus build-fuzz/seeds
- *   for m in t/fixtures/models/?*; do (cat $m/config.json; printf '\0'; head -c 20000 $m/model.safetensors) > build-fuzz/seeds/${m##*?/}; done
- *   build-fuzz/directory -max_total_time=20 -max_len=32768 -timeout=10 -rss_limit_mb=2048 build-fuzz/corpus build-fuzz/seeds
+ *   mkdir -p build-fuzz/corpus
+ *   build-fuzz/directory -max_total_time=20 -max_len=32768 -timeout=10 -rss_limit_mb=2048 build-fuzz/corpus t/fixtures/fuzz/directory
  */
 #define _GNU_SOURCE
 
