@@ -285,7 +285,7 @@ find_arch(const llm_src_t *src, const llm_arch_t **out, llm_err_t *err)
 static llm_code_t
 read_model(llm_model_t *m, llm_plan_t *plan, const file_t *f, llm_err_t *err)
 {
-    const llm_arch_t *arch;
+    const llm_arch_t *arch = NULL;
     const llm_src_t *src = &f->src;
     llm_code_t rc = find_arch(src, &arch, err);
     if (rc == LLM_OK) {
