@@ -217,6 +217,7 @@ void llm_engine_leave(llm_engine_t *e);
 
 typedef struct {
     uint32_t n_waiting, n_running, n_slots, n_workers;
+    uint32_t n_used;                    /* slots that a new job cannot have just now */
     uint32_t pages_total, pages_free, pages_cached, page_tokens;
     uint64_t n_steps, n_prefill_tokens, n_cached_tokens, n_decode_tokens, n_preemptions,
         n_takeovers;

@@ -323,6 +323,9 @@ llm_engine_stats(const llm_engine_t *e, llm_stats_t *out)
     for (uint32_t i = 0; i < LLM_MAX_WORKERS; i++) {
         out->n_workers += a->workers[i].pid != 0;
     }
+    for (uint32_t i = 0; i < e->sh.n_slots; i++) {
+        out->n_used += atomic_load_explicit(&llm_slot(&e->sh, i)->state, memory_order_relaxed) != 0;
+    }
     uint64_t seen = a->alive_ns, now = llm_now_ns();
     out->last_step_age_ms = now > seen ? (now - seen) / 1000000 : 0;
 }
