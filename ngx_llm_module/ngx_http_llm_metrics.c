@@ -469,9 +469,9 @@ ngx_http_llm_metrics_value(llm_stats_t *s, ngx_uint_t i)
         s->n_waiting, s->n_running, 0,
         (uint64_t) s->pages_total * s->page_tokens, s->n_slots, s->n_used,
         s->n_workers, s->leader_pid > 0 ? s->leader_pid : 0, s->pages_total,
-        s->pages_free, s->pages_cached, s->page_tokens, s->n_steps, s->n_prefill_tokens,
-        s->n_cached_tokens, s->n_decode_tokens, s->n_preemptions,
-        s->n_takeovers, s->prefill_ns, s->decode_ns,
+        s->pages_free, s->pages_cached, s->page_tokens, s->n_steps,
+        s->n_prefill_tokens, s->n_cached_tokens, s->n_decode_tokens,
+        s->n_preemptions, s->n_takeovers, s->prefill_ns, s->decode_ns,
         s->last_step_age_ms * 1000000
     };
 
