@@ -444,7 +444,9 @@ ngx_http_llm_metrics_engine(ngx_http_llm_buf_t *b, ngx_array_t *models)
         ngx_http_llm_metrics_each(models, m, i) {
             llm_engine_stats(m->instance->engine, &stats);
 
-            if (k < 17) {
+            /* the last three are times */
+
+            if (k + 3 < n) {
                 ngx_http_llm_buf_printf(b, "%s{model=\"%V\"} %uL\n", name,
                                         &m->name,
                                         ngx_http_llm_metrics_value(&stats, k));
