@@ -446,7 +446,9 @@ ngx_http_llm_metrics_engine(ngx_http_llm_buf_t *b, ngx_array_t *models)
 
             /* the last three are times */
 
-            if (k + 3 < n) {
+            if (k + 3 < sizeof(ngx_http_llm_engine_names)
+                        / sizeof(ngx_http_llm_engine_names[0]))
+            {
                 ngx_http_llm_buf_printf(b, "%s{model=\"%V\"} %uL\n", name,
                                         &m->name,
                                         ngx_http_llm_metrics_value(&stats, k));
