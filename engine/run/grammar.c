@@ -48,7 +48,8 @@ put_head(llm_gstep_t *st, llm_ghead_t h)
 {
     for (uint32_t i = 0; i < st->n_out; i++) {
         if (st->out[i].state == h.state && st->out[i].count == h.count
-            && st->out[i].frame == h.frame) {
+            && st->out[i].frame == h.frame)
+        {
             return;
         }
     }
@@ -252,7 +253,8 @@ next_bytes(const llm_grammar_t *g, const llm_grammar_state_t *s, llm_gbytes_t *s
             for (uint32_t k = 0; k < st->n_edges; k++) {
                 const llm_gedge_t *e = &llm_g_edges(g)[st->edge + k];
                 if ((e->op == LLM_GOP_COUNT && h.count >= r->max)
-                    || (e->op == LLM_GOP_ENOUGH && h.count < r->min)) {
+                    || (e->op == LLM_GOP_ENOUGH && h.count < r->min))
+                {
                     continue;
                 }
                 llm_gbytes_add(set, e->lo, e->hi);

@@ -161,7 +161,8 @@ find_need(rev_t *v)
             }
             if (s == g->rule[v->rule_of[s]].state0) {
                 for (uint32_t k = v->rule_head[v->rule_of[s]]; k != LLM_G_NONE;
-                     k = v->rule_next[k]) {
+                     k = v->rule_next[k])
+                {
                     settle_call(v, &queue, k, level);
                 }
             }
@@ -190,7 +191,8 @@ relax(bucket_t *q, uint32_t s, uint32_t d)
 {
     rev_t *v = q->v;
     if (d >= v->dist[s] || d >= MAX_DIST
-        || !LLM_GB_ROOM(v->b, q->item, q->cap_item, (uint64_t) q->n_item + 1)) {
+        || !LLM_GB_ROOM(v->b, q->item, q->cap_item, (uint64_t) q->n_item + 1))
+    {
         return;
     }
     v->dist[s] = d;
@@ -242,7 +244,8 @@ find_dist(rev_t *v)
             }
             uint32_t r = v->rule_of[it.state];
             for (uint32_t k = it.state == g->rule[r].state0 ? v->rule_head[r] : LLM_G_NONE;
-                 k != LLM_G_NONE; k = v->rule_next[k]) {
+                 k != LLM_G_NONE; k = v->rule_next[k])
+            {
                 relax_call(&q, k);
             }
         }
@@ -365,6 +368,14 @@ find_first_follow(rev_t *v)
         for (uint32_t r = g->n_rule; r-- > 0;) {
             news |= v->number[g->rule[r].state0] != LLM_G_NONE
                     && state_first(v, g->rule[r].state0, &v->first[r]);
+        }
+    }
+    for (uint32_t r = 0; r < g->n_rule; r++) {
+        /* what follows a value anywhere: built-in rules are then equal in most grammars */
+        if (v->b->rule[g->rule[r].rule].builtin != LLM_GB_PRIVATE) {
+            for (const char *c = " ,:]}"; *c != '\0'; c++) {
+                llm_gbytes_add(&v->follow[r], (uint8_t) *c, (uint8_t) *c);
+            }
         }
     }
     news = true;
@@ -549,13 +560,15 @@ check_state(const llm_grammar_t *h, const llm_gstate_t *s)
 {
     if (s->rule >= h->n_rules || s->n_edges > 256 || s->edge > h->n_edges
         || s->n_edges > h->n_edges - s->edge || s->call > h->n_calls
-        || s->n_calls > h->n_calls - s->call || s->need > LLM_GRAMMAR_DEPTH) {
+        || s->n_calls > h->n_calls - s->call || s->need > LLM_GRAMMAR_DEPTH)
+    {
         return false;
     }
     for (uint32_t k = 0; k < s->n_edges; k++) {
         const llm_gedge_t *e = &llm_g_edges(h)[s->edge + k];
         if (e->to >= h->n_states || e->lo > e->hi || e->op > LLM_GOP_ENOUGH
-            || (k > 0 && e[-1].hi >= e->lo)) {
+            || (k > 0 && e[-1].hi >= e->lo))
+        {
             return false;
         }
     }
@@ -578,13 +591,15 @@ llm_grammar_check(const void *block, size_t bytes)
         || h->rules % 8 != 0 || !array_inside(h->rules, h->n_rules, sizeof(llm_grule_t), h->bytes)
         || !array_inside(h->states, h->n_states, sizeof(llm_gstate_t), h->bytes)
         || !array_inside(h->edges, h->n_edges, sizeof(llm_gedge_t), h->bytes)
-        || !array_inside(h->calls, h->n_calls, sizeof(llm_gcall_t), h->bytes)) {
+        || !array_inside(h->calls, h->n_calls, sizeof(llm_gcall_t), h->bytes))
+    {
         return false;
     }
     for (uint32_t i = 0; i < h->n_rules; i++) {
         const llm_grule_t *r = &llm_g_rules(h)[i];
         if (r->entry >= h->n_states || r->state0 > h->n_states
-            || r->n_states > h->n_states - r->state0) {
+            || r->n_states > h->n_states - r->state0)
+        {
             return false;
         }
     }

@@ -46,7 +46,8 @@ check_depth(ana_t *a)
 {
     llm_gb_t *b = a->b;
     if (!LLM_GB_ROOM(b, a->depth, a->cap_depth, b->n_node)
-        || !LLM_GB_ROOM(b, a->size, a->cap_size, b->n_node)) {
+        || !LLM_GB_ROOM(b, a->size, a->cap_size, b->n_node))
+    {
         return false;
     }
     memset(a->size, 0, b->n_node * sizeof(*a->size));
@@ -186,7 +187,8 @@ find_loops(ana_t *a)
 
     if (LLM_GB_ROOM(b, num, cap_num, b->n_rule) && LLM_GB_ROOM(b, low, cap_low, b->n_rule)
         && LLM_GB_ROOM(b, a->loop, a->cap_loop, b->n_rule)
-        && LLM_GB_ROOM(b, path, cap_path, b->n_rule)) {
+        && LLM_GB_ROOM(b, path, cap_path, b->n_rule))
+    {
         memset(num, 0, b->n_rule * sizeof(*num));
         memset(a->loop, 0, b->n_rule * sizeof(*a->loop));
     }
@@ -366,7 +368,8 @@ append(llm_gb_t *b, const llm_gdfa_t *d, bool called, llm_gauto_t *g)
         *t = (llm_gdstate_t) { .edge = all->n_ed, .call = all->n_ca, .n_calls = s->n_calls };
         t->final = s->final && !(fresh && i == 0);
         if (!llm_gb_work(b, 1 + s->n_edges + s->n_calls)
-            || !copy_edges(b, d, s, base + shift, all)) {
+            || !copy_edges(b, d, s, base + shift, all))
+        {
             return false;
         }
         t->n_edges = all->n_ed - t->edge;

@@ -142,7 +142,8 @@ llm_gset_any(llm_gb_t *b)
 
 /* ---------------------------------------------------------------- Unicode */
 
-#define CATEGORY 0x80000000u    /* in llm_gknown_t.any: the two letters of a general category below */
+#define CATEGORY 0x80000000u /* in llm_gknown_t.any: the two letters of a general category below   \
+                              */
 
 /* All code points as stretches of one general category; made once for the process. */
 typedef struct { uint32_t lo; char name[2]; } stretch_t;
@@ -468,7 +469,8 @@ build_frag(llm_gb_t *b, const seqs_t *in, llm_gfrag_t *f)
         const seq_t *s = &in->v[i];
         unsigned same_n = 0;
         while (last != NULL && same_n < s->n && same_n < last->n
-               && s->lo[same_n] == last->lo[same_n] && s->hi[same_n] == last->hi[same_n]) {
+               && s->lo[same_n] == last->lo[same_n] && s->hi[same_n] == last->hi[same_n])
+        {
             same_n++;
         }
         if (last != NULL) {

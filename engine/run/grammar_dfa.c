@@ -152,7 +152,8 @@ intern(det_t *t)
     for (; t->slot[k] != 0; k = (k + 1) & (t->n_slot - 1)) {
         const struct sub *s = &t->sub[t->slot[k] - 1];
         if (s->hash == h && s->n == n
-            && memcmp(t->pool + s->at, t->set.v, n * sizeof(uint32_t)) == 0) {
+            && (n == 0 || memcmp(t->pool + s->at, t->set.v, n * sizeof(uint32_t)) == 0))
+        {
             return t->slot[k] - 1;
         }
     }
@@ -161,10 +162,13 @@ intern(det_t *t)
     }
     if (!LLM_GB_ROOM(b, d->st, d->cap, (uint64_t) d->n + 1)
         || !LLM_GB_ROOM(b, t->sub, t->cap_sub, (uint64_t) d->n + 1)
-        || !LLM_GB_ROOM(b, t->pool, t->cap_pool, (uint64_t) t->n_pool + n)) {
+        || !LLM_GB_ROOM(b, t->pool, t->cap_pool, (uint64_t) t->n_pool + n))
+    {
         return 0;
     }
-    memcpy(t->pool + t->n_pool, t->set.v, n * sizeof(uint32_t));
+    for (uint32_t i = 0; i < n; i++) {
+        t->pool[t->n_pool + i] = t->set.v[i];
+    }
     t->sub[d->n] = (struct sub) { t->n_pool, n, h };
     t->n_pool += n;
     d->st[d->n] = (llm_gdstate_t) { 0 };
@@ -204,7 +208,8 @@ static bool
 put_link(det_t *t, uint32_t *head, uint32_t to)
 {
     if (!llm_gb_work(t->b, 1)
-        || !LLM_GB_ROOM(t->b, t->link, t->cap_link, (uint64_t) t->n_link + 1)) {
+        || !LLM_GB_ROOM(t->b, t->link, t->cap_link, (uint64_t) t->n_link + 1))
+    {
         return false;
     }
     t->link[t->n_link] = (link_t) { to, *head };
@@ -261,7 +266,8 @@ byte_edges(det_t *t, const struct sub *s, uint32_t at)
             uint8_t hi = (uint8_t) (p + 1 < n_part ? lo[p + 1] - 1 : 255);
             if (t->b->rc != LLM_OK
                 || !add_edge(t->b, d, first,
-                             (llm_gedge_t) { (uint8_t) lo[p], hi, part[p].op, 0, to })) {
+                             (llm_gedge_t) { (uint8_t) lo[p], hi, part[p].op, 0, to }))
+            {
                 return false;
             }
         }
@@ -290,7 +296,8 @@ call_edges(det_t *t, const struct sub *s, uint32_t at)
                 k++;
             }
             if (!llm_gb_work(t->b, 1 + k - first)
-                || !LLM_GB_ROOM(t->b, d->ca, d->cap_ca, (uint64_t) d->n_ca + 1)) {
+                || !LLM_GB_ROOM(t->b, d->ca, d->cap_ca, (uint64_t) d->n_ca + 1))
+            {
                 return false;
             }
             if (k == d->n_ca) {
@@ -317,7 +324,8 @@ llm_gnfa_determinize(llm_gb_t *b, llm_gdfa_t *d)
 
     *d = (llm_gdfa_t) { 0 };
     if (LLM_GB_ROOM(b, t.single, t.cap_single, n) && LLM_GB_ROOM(b, t.mark, t.cap_mark, n)
-        && rehash(&t, 64)) {
+        && rehash(&t, 64))
+    {
         memset(t.single, 0, n * sizeof(*t.single));
         memset(t.mark, 0, n * sizeof(*t.mark));
         t.stamp = 1;
@@ -402,7 +410,8 @@ pair_state(prod_t *p, uint32_t x, uint32_t y)
         return llm_gb_fail(b, "too complex");
     }
     if (!LLM_GB_ROOM(b, d->st, d->cap, (uint64_t) d->n + 1)
-        || !LLM_GB_ROOM(b, p->pair, p->cap_pair, (uint64_t) d->n + 1)) {
+        || !LLM_GB_ROOM(b, p->pair, p->cap_pair, (uint64_t) d->n + 1))
+    {
         return 0;
     }
     p->pair[d->n] = (struct pair) { x, y };
@@ -567,7 +576,8 @@ product_node(llm_gb_t *b, uint32_t x, uint32_t y, bool minus)
     llm_gdfa_t dx = { 0 }, dy = { 0 }, out = { 0 };
     uint32_t node = LLM_GN_FAIL_NODE;
     if (llm_gdfa_node(b, x, &dx) && llm_gdfa_node(b, y, &dy)
-        && llm_gdfa_product(b, &dx, &dy, minus, &out)) {
+        && llm_gdfa_product(b, &dx, &dy, minus, &out))
+    {
         node = llm_gn_dfa(b, &out);
     }
     llm_gdfa_drop(b, &dx);

@@ -378,7 +378,8 @@ parse_seq(gb_t *p)
     for (;;) {
         skip(p, p->nest > 0);
         int c = peek(p, 0);
-        if (c < 0 || c == '|' || c == ')' || c == '\n' || p->b->rc != LLM_OK) {
+        if (c < 0 || c == '|' || c == ')' || c == '\n' || p->b->rc != LLM_OK)
+    {
             break;
         }
         llm_gvec_add(p->b, &kids, parse_item(p));

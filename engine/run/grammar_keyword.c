@@ -161,7 +161,8 @@ add_const(llm_gsch_t *s, json_t *value, llm_gflat_t *f)
 {
     json_t *list = json_array();
     if (list == NULL || json_array_append(list, value) != 0
-        || !llm_gptrs_add(s->b, &s->made, list)) {
+        || !llm_gptrs_add(s->b, &s->made, list))
+    {
         json_decref(list);
         llm_gb_nomem(s->b);
         return false;

@@ -194,7 +194,8 @@ sort_by_target(min_t *m)
 {
     uint32_t n = m->d->n;
     if (!LLM_GB_ROOM(m->b, m->at, m->cap_at, (uint64_t) n + 2)
-        || !LLM_GB_ROOM(m->b, m->into, m->cap_into, m->n_move)) {
+        || !LLM_GB_ROOM(m->b, m->into, m->cap_into, m->n_move))
+    {
         return false;
     }
     memset(m->at, 0, (n + 2) * sizeof(uint32_t));
@@ -255,7 +256,8 @@ quotient(min_t *m)
     if (!LLM_GB_ROOM(b, no, cap_no, m->states.n_sets)
         || !LLM_GB_ROOM(b, out.st, out.cap, m->states.n_sets)
         || !LLM_GB_ROOM(b, out.ed, out.cap_ed, d->n_ed)
-        || !LLM_GB_ROOM(b, out.ca, out.cap_ca, d->n_ca)) {
+        || !LLM_GB_ROOM(b, out.ca, out.cap_ca, d->n_ca))
+    {
         LLM_GB_DROP(b, no, cap_no);
         llm_gdfa_drop(b, &out);
         return false;
@@ -298,9 +300,10 @@ bool
 llm_gdfa_minimize(llm_gb_t *b, llm_gdfa_t *d)
 {
     min_t m = { .b = b, .d = d };
-    bool cut[257], good = d->n < 3 || find_cuts(d, cut) > MAX_MOVES;
+    bool cut[257], good = d->n < 3 || d->n_ed == 0 || find_cuts(d, cut) > MAX_MOVES;
     if (!good && part_init(b, &m.states, d->n) && list_moves(&m, cut) && init_moves(&m)
-        && sort_by_target(&m)) {
+        && sort_by_target(&m))
+    {
         refine(&m);
         good = b->rc == LLM_OK && (m.states.n_sets == d->n || quotient(&m));
     }

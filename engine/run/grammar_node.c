@@ -62,15 +62,12 @@ llm_gb_room(llm_gb_t *b, void *array, uint32_t *cap, uint64_t need, size_t elem)
     if (need <= *cap) {
         return true;
     }
-    uint64_t want = need + need / 2 + 16;
-    if (want * elem > LLM_GB_MAX_MEM) {
-        want = need;
-    }
-    uint64_t more = (want - *cap) * elem;
-    if (want > UINT32_MAX || want * elem > LLM_GB_MAX_MEM || more > LLM_GB_MAX_MEM - b->mem) {
+    uint64_t want = need + need / 2 + 16, most = *cap + (LLM_GB_MAX_MEM - b->mem) / elem;
+    if (need > most) {
         llm_gb_fail(b, "too complex");
         return false;
     }
+    want = want < most ? want : most;
     void *p;
     memcpy(&p, array, sizeof(p));
     p = realloc(p, want * elem);
@@ -79,7 +76,7 @@ llm_gb_room(llm_gb_t *b, void *array, uint32_t *cap, uint64_t need, size_t elem)
         return false;
     }
     memcpy(array, &p, sizeof(p));
-    b->mem += more;
+    b->mem += (want - *cap) * elem;
     *cap = (uint32_t) want;
     return true;
 }
@@ -298,7 +295,8 @@ uint32_t
 llm_gn_dfa(llm_gb_t *b, llm_gdfa_t *d)
 {
     if (b->rc != LLM_OK || d->n == 0
-        || !LLM_GB_ROOM(b, b->dfa, b->cap_dfa, (uint64_t) b->n_dfa + 1)) {
+        || !LLM_GB_ROOM(b, b->dfa, b->cap_dfa, (uint64_t) b->n_dfa + 1))
+    {
         llm_gdfa_drop(b, d);
         return LLM_GN_FAIL_NODE;
     }

@@ -163,7 +163,8 @@ add_listed(obj_t *o)
         for (size_t k = 0; k < json_array_size(list); k++) {
             json_t *name = json_array_get(list, k);
             if (!json_is_string(name)
-                || strlen(json_string_value(name)) != json_string_length(name)) {
+                || strlen(json_string_value(name)) != json_string_length(name))
+            {
                 llm_gs_fail(s, "required is a list of names");
                 return false;
             }
@@ -238,7 +239,8 @@ other_pairs(obj_t *o, const llm_gpattern_t *own)
     for (uint32_t i = 0; i < o->f->objects.n; i++) {
         json_t *more = others_of(o->f->objects.v[i]);
         if (more != NULL && !(own != NULL && own->owner == o->f->objects.v[i])
-            && !json_is_true(more)) {
+            && !json_is_true(more))
+        {
             llm_gitems_add(b, &items, more, 0);
         }
     }
@@ -364,7 +366,8 @@ braces(obj_t *o, uint32_t extra)
         return llm_gj_list(b, '{', extra, '}', f->min_props, f->max_props);
     }
     if (f->min_props > o->n_required && f->min_props <= n && extra == LLM_GN_FAIL_NODE
-        && f->min_props == n) {
+        && f->min_props == n)
+    {
         for (uint32_t i = 0; i < n; i++) {
             o->pairs.v[2 * i + 1] = false;      /* all of them */
         }

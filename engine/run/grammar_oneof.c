@@ -82,7 +82,8 @@ never_written(llm_gsch_t *s, const llm_gflat_t *a, const char *key)
     for (uint32_t i = 0; i < a->objects.n; i++) {
         json_t *more = json_object_get(a->objects.v[i], "additionalProperties");
         if ((more != NULL && !json_is_false(more))
-            || json_object_get(a->objects.v[i], "patternProperties") != NULL) {
+            || json_object_get(a->objects.v[i], "patternProperties") != NULL)
+        {
             return !can;
         }
         named = named || json_object_get(a->objects.v[i], "properties") != NULL;
@@ -166,7 +167,8 @@ llm_gs_excludes(llm_gsch_t *s, const llm_gitems_t *a, const llm_gitems_t *b, uns
     llm_gflat_t fa = { 0 }, fb = { 0 };
     bool out = false;
     if (depth <= MAX_DEPTH && llm_gb_work(s->b, 64) && llm_gs_flatten(s, a, &fa)
-        && llm_gs_flatten(s, b, &fb)) {
+        && llm_gs_flatten(s, b, &fb))
+    {
         out = flats_exclude(s, &fa, &fb, depth);
         if (!out && fb.choice != NULL) {
             out = branches_exclude(s, &fb, a, 1, depth);

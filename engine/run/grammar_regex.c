@@ -244,7 +244,8 @@ char_escape(re_t *p, int c)
         return hex_escape(p, c);
     }
     if (c > ' ' && c < 0x7f && !(c >= '0' && c <= '9') && !(c >= 'A' && c <= 'Z')
-        && !(c >= 'a' && c <= 'z')) {
+        && !(c >= 'a' && c <= 'z'))
+    {
         return c;
     }
     return c == ' ' ? c : -1;
@@ -564,7 +565,8 @@ static uint32_t
 parse_seq(re_t *p)
 {
     llm_gvec_t kids = { 0 };
-    while (p->b->rc == LLM_OK && peek(p, 0) >= 0 && peek(p, 0) != '|' && peek(p, 0) != ')') {
+    while (p->b->rc == LLM_OK && peek(p, 0) >= 0 && peek(p, 0) != '|' && peek(p, 0) != ')')
+    {
         llm_gvec_add(p->b, &kids, parse_repeat(p));
     }
     uint32_t node = llm_gn_seq(p->b, kids.v, kids.n);
@@ -619,7 +621,8 @@ follow(re_t *p, const parts_t *x, const parts_t *y)
                 continue;
             }
             if (((k & 1) && x->v[i] != LLM_GN_EMPTY_NODE)
-                || ((i & 2) && y->v[k] != LLM_GN_EMPTY_NODE)) {
+                || ((i & 2) && y->v[k] != LLM_GN_EMPTY_NODE))
+            {
                 refuse(p, "an anchor (^ or $) in the middle is not supported");
                 return out;
             }

@@ -159,7 +159,8 @@ llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err)
         if (llm_tok_is_eos(tok, (int32_t) i)) {
             v->eos[v->n_eos++] = (int32_t) i;
         } else if (s != NULL && len > 0 && len <= LLM_GVOCAB_MAX_TOKEN
-                   && !llm_tok_is_special(tok, (int32_t) i)) {
+                   && !llm_tok_is_special(tok, (int32_t) i))
+        {
             w[v->n_ids++] = (word_t) { s, (uint32_t) len, (int32_t) i };
         }
     }

@@ -271,6 +271,28 @@ def run(name, n, make, kind, judge):
         tap.diag(f"{name}: {len(slow)} took longer than {MAX_COMPILE_MS} ms to compile, the longest {max(slow)}")
 
 
+def check_fixture():
+    """The hand-written schemas: does the other implementation agree about their texts?"""
+    with open(os.path.join(ROOT, "t/fixtures/grammar/schemas.json"), encoding="utf-8") as f:
+        cases = json.load(f)["schemas"]
+    bad = []
+    for c in cases:
+        checker = jsonschema.Draft202012Validator(c["schema"],
+                                                  format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+
+        def valid(text):
+            try:
+                return checker.is_valid(json.loads(text, parse_constant=lambda x: 1 // 0))
+            except (ValueError, ZeroDivisionError):
+                return False
+        bad += [f"{c['name']}: {t!r} is not valid" for t in c["valid"] + c.get("narrow", []) if not valid(t)]
+        bad += [f"{c['name']}: {t!r} is valid" for t in c["invalid"] if valid(t)]
+    tap.ok(not bad, f"{len(cases)} hand-written schemas")
+    for b in bad:
+        tap.diag(b)
+
+
+check_fixture()
 run("schemas", N_SCHEMAS, random_schema, "schema", judge_schema)
 run("regexes", N_REGEXES, random_regex, "regex", judge_regex)
 tap.done_testing()

@@ -1,8 +1,10 @@
 /*
- * run_grammar_random.c - texts made of random allowed tokens: every one ends, and its grammar accepts it.
+ * run_grammar_random.c - texts made of random allowed tokens: every one ends, and its grammar
+ * accepts it.
  *
- * Without arguments it is a test. With --serve DIR (the folder of a tokenizer) it reads requests, one JSON object a line,
- * and answers each with a line, for t/client/grammar.t, which judges the texts with other programs:
+ * Without arguments it is a test. With --serve DIR (the folder of a tokenizer) it reads requests,
+ * one JSON object a line, and answers each with a line, for t/client/grammar.t, which judges the
+ * texts with other programs:
  *
  *   {"kind": "schema"|"regex"|"gbnf"|"object", "text": "...", "seed": 1, "n": 3, "limit": 60}
  *   -> {"texts": ["...", ...], "ms": 1.2}   or   {"error": "grammar is not valid: ..."}
@@ -38,9 +40,9 @@ static bool
 open_model(model_t *m, const char *dir)
 {
     *m = (model_t) { 0 };
-    if (llm_tok_from_dir(&m->tok, dir, &err) != LLM_OK || llm_gvocab_new(&m->vocab, m->tok, &err) != LLM_OK
-        || llm_gmask_new(&m->mask, m->vocab, 1 << 20, &err) != LLM_OK)
-    {
+    if (llm_tok_from_dir(&m->tok, dir, &err) != LLM_OK
+        || llm_gvocab_new(&m->vocab, m->tok, &err) != LLM_OK
+        || llm_gmask_new(&m->mask, m->vocab, 1 << 20, &err) != LLM_OK) {
         return false;
     }
     m->n_words = (llm_gvocab_n(m->vocab) + 63) / 64;
@@ -66,7 +68,9 @@ next_random(uint64_t *seed)
     return x ^ x >> 31;
 }
 
-/* One of the allowed ids, all alike; an end token only in one of four cases when there is a choice. */
+/*
+ * One of the allowed ids, all alike; an end token only in one of four cases when there is a choice.
+ */
 static int32_t
 choose(const model_t *m, uint32_t n, uint64_t *seed)
 {
@@ -162,15 +166,21 @@ write_text(model_t *m, const llm_grammar_t *g, uint64_t *seed, uint32_t limit, t
 static json_t *
 answer(model_t *m, json_t *req, text_t *t)
 {
-    static const struct { const char *name; llm_grammar_kind_t kind; } kinds[] = {
-        { "schema", LLM_GRAMMAR_JSON_SCHEMA }, { "regex", LLM_GRAMMAR_REGEX }, { "gbnf", LLM_GRAMMAR_GBNF },
+    static const struct { const char *name; llm_grammar_kind_t kind;
+    } kinds[] = {
+        { "schema", LLM_GRAMMAR_JSON_SCHEMA },
+        { "regex", LLM_GRAMMAR_REGEX },
+        { "gbnf", LLM_GRAMMAR_GBNF },
         { "object", LLM_GRAMMAR_JSON_OBJECT },
     };
     const char *kind = json_string_value(json_object_get(req, "kind"));
     const json_t *text = json_object_get(req, "text");
     uint64_t seed = (uint64_t) json_integer_value(json_object_get(req, "seed"));
-    json_int_t n = json_integer_value(json_object_get(req, "n")), limit = json_integer_value(json_object_get(req, "limit"));
-    llm_grammar_conf_t conf = { .text = json_string_value(text), .len = json_string_length(text), .vocab = m->vocab };
+    json_int_t n = json_integer_value(json_object_get(req, "n")),
+               limit = json_integer_value(json_object_get(req, "limit"));
+    llm_grammar_conf_t conf = { .text = json_string_value(text),
+                                .len = json_string_length(text),
+                                .vocab = m->vocab };
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         if (kind != NULL && strcmp(kinds[i].name, kind) == 0) {
             conf.kind = kinds[i].kind;
@@ -230,25 +240,31 @@ serve(const char *dir)
 
 /* -------------------------------------------------------------------- test */
 
-static const struct { llm_grammar_kind_t kind; const char *text; } cases[] = {
+static const struct { llm_grammar_kind_t kind; const char *text;
+} cases[] = {
     { LLM_GRAMMAR_JSON_OBJECT, "" },
     { LLM_GRAMMAR_REGEX, "(yes|no)" },
     { LLM_GRAMMAR_REGEX, "[a-z]{2,5}(-[0-9]+)?" },
     { LLM_GRAMMAR_REGEX, "\\w+( \\w+){0,3}[.!?\xe2\x80\xa6]" },
     { LLM_GRAMMAR_JSON_SCHEMA, "true" },
-    { LLM_GRAMMAR_JSON_SCHEMA, "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":9},"
-                               "\"b\":{\"type\":\"array\",\"items\":{\"type\":\"number\"},\"minItems\":2}},\"required\":[\"b\"]}" },
-    { LLM_GRAMMAR_JSON_SCHEMA, "{\"$ref\":\"#/$defs/t\",\"$defs\":{\"t\":{\"type\":\"object\",\"properties\":{\"v\":"
-                               "{\"type\":\"integer\"},\"kids\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/t\"}}},"
-                               "\"required\":[\"v\",\"kids\"]}}}" },
-    { LLM_GRAMMAR_GBNF, "root ::= sum\nsum ::= one ((\"+\" | \"-\") one)*\none ::= [0-9]{1,3} | \"(\" sum \")\"" },
+    { LLM_GRAMMAR_JSON_SCHEMA,
+      "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":9},"
+      "\"b\":{\"type\":\"array\",\"items\":{\"type\":\"number\"},\"minItems\":2}},\"required\":["
+      "\"b\"]}" },
+    { LLM_GRAMMAR_JSON_SCHEMA,
+      "{\"$ref\":\"#/$defs/t\",\"$defs\":{\"t\":{\"type\":\"object\",\"properties\":{\"v\":"
+      "{\"type\":\"integer\"},\"kids\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/t\"}}},"
+      "\"required\":[\"v\",\"kids\"]}}}" },
+    { LLM_GRAMMAR_GBNF,
+      "root ::= sum\nsum ::= one ((\"+\" | \"-\") one)*\none ::= [0-9]{1,3} | \"(\" sum \")\"" },
     { LLM_GRAMMAR_GBNF, "root ::= \"a\" root \"a\" | \"b\" root \"b\" | \"c\"" },
 };
 
 int
 main(int argc, char **argv)
 {
-    static const char *const kinds[] = { "smollm2", "llama", "qwen2", "gemma", "bloom", "mistral", "llama3" };
+    static const char *const kinds[] = { "smollm2", "llama",   "qwen2", "gemma",
+                                         "bloom",   "mistral", "llama3" };
     if (argc == 3 && strcmp(argv[1], "--serve") == 0) {
         return serve(argv[2]);
     }
@@ -262,12 +278,15 @@ main(int argc, char **argv)
             continue;
         }
         for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-            llm_grammar_conf_t conf = { .kind = cases[i].kind, .text = cases[i].text, .len = strlen(cases[i].text),
+            llm_grammar_conf_t conf = { .kind = cases[i].kind,
+                                        .text = cases[i].text,
+                                        .len = strlen(cases[i].text),
                                         .vocab = m.vocab };
             llm_grammar_t *g;
             size_t bytes;
             uint64_t seed = i + 100 * k;
-            if (!ok(llm_grammar_compile(&g, &bytes, &conf, &err) == LLM_OK, "%s: case %zu compiles", kinds[k], i)) {
+            if (!ok(llm_grammar_compile(&g, &bytes, &conf, &err) == LLM_OK, "%s: case %zu compiles",
+                    kinds[k], i)) {
                 diag("%s", err.msg);
                 continue;
             }
@@ -276,7 +295,8 @@ main(int argc, char **argv)
                 llm_grammar_state_t s;
                 bad = write_text(&m, g, &seed, 40, &t);
                 llm_grammar_start(g, &s);
-                if (bad == NULL && (!llm_grammar_advance(g, &s, t.s, t.n) || !llm_grammar_accepts(g, &s))) {
+                if (bad == NULL
+                    && (!llm_grammar_advance(g, &s, t.s, t.n) || !llm_grammar_accepts(g, &s))) {
                     bad = "the whole text is not accepted";
                 }
             }
