@@ -9,7 +9,7 @@
 #include "run/grammar_impl.h"
 
 #define MAX_TODO  256           /* calls and returns still to be followed in one step of one head */
-#define MAX_FUEL  4096          /* of them in all */
+#define MAX_FUEL  512           /* of them in all */
 #define WORK_FRAMES 2048u /* frames while bytes are taken; more than all heads can have open */
 
 static bool
@@ -88,7 +88,7 @@ llm_gstep_run(llm_gstep_t *st, const llm_ghead_t *head, uint8_t c)
     uint32_t n = 1, fuel = MAX_FUEL;
 
     todo[0] = *head;
-    while (n > 0 && fuel-- > 0) {
+    for (; n > 0 && fuel-- > 0; st->spent++) {
         llm_ghead_t h = todo[--n];
         const llm_gstate_t *s = &states[h.state];
         uint32_t depth = st->frames[h.frame].depth, count;

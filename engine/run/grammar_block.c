@@ -395,6 +395,85 @@ find_first_follow(rev_t *v)
     return v->b->rc == LLM_OK;
 }
 
+/* ------------------------------------------------------------------- chains */
+
+/* The state that most likely text leads to, or LLM_G_NONE. */
+static uint32_t
+next_of(const llm_grammar_t *h, uint32_t state)
+{
+    const llm_gstate_t *s = &llm_g_states(h)[state];
+    for (const char *c = "ea0 E"; *c != '\0'; c++) {
+        const llm_gedge_t *e = llm_g_edge(h, s, (uint8_t) *c);
+        if (e != NULL && e->op == LLM_GOP_NONE) {
+            return e->to;
+        }
+    }
+    return LLM_G_NONE;
+}
+
+/* The groups of llm_gvocab_group: of each byte, and the bytes of each. */
+typedef struct {
+    uint8_t      of[256];
+    llm_gbytes_t bytes[64];
+} groups_t;
+
+/* The groups of bytes that lead from a state to another, and nowhere else. */
+static uint64_t
+groups_to(const llm_grammar_t *h, const groups_t *g, uint32_t state, uint32_t to)
+{
+    const llm_gstate_t *s = &llm_g_states(h)[state];
+    llm_gbytes_t in = { 0 };
+    uint64_t touched = 0, set = 0;
+    for (uint32_t k = 0; k < s->n_edges; k++) {
+        const llm_gedge_t *e = &llm_g_edges(h)[s->edge + k];
+        if (e->to == to && e->op == LLM_GOP_NONE) {
+            llm_gbytes_add(&in, e->lo, e->hi);
+        }
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        for (uint64_t w = in.w[i]; w != 0; w &= w - 1) {
+            touched |= (uint64_t) 1 << g->of[i * 64 + (unsigned) __builtin_ctzll(w)];
+        }
+    }
+    for (; touched != 0; touched &= touched - 1) {
+        unsigned k = (unsigned) __builtin_ctzll(touched);
+        bool all = true;
+        for (unsigned i = 0; i < 4; i++) {
+            all = all && (g->bytes[k].w[i] & ~in.w[i]) == 0;
+        }
+        set |= (uint64_t) all << k;
+    }
+    return set;
+}
+
+/*
+ * Chains, as repeats make them: over the same groups of bytes each state leads to the next. Such
+ * text needs no look at every token. Chains mostly run towards higher numbers, so going backwards
+ * finds their rest already counted.
+ */
+static bool
+find_chains(llm_gb_t *b, llm_grammar_t *h)
+{
+    llm_gstate_t *st = (llm_gstate_t *) ((char *) h + h->states);
+    groups_t g = { 0 };
+    for (unsigned c = 0; c < 256; c++) {
+        g.of[c] = (uint8_t) llm_gvocab_group((uint8_t) c);
+        llm_gbytes_add(&g.bytes[g.of[c]], c, c);
+    }
+    for (uint32_t i = h->n_states; i-- > 0 && llm_gb_work(b, 8 + st[i].n_edges);) {
+        uint32_t to = next_of(h, i);
+        uint64_t set = to == LLM_G_NONE ? 0 : groups_to(h, &g, i, to);
+        st[i].next = to;
+        if (set != 0 && to != i) {
+            bool loops = (set & ~groups_to(h, &g, to, to)) == 0;
+            bool goes_on = st[to].run > 0 && (set & ~groups_to(h, &g, to, st[to].next)) == 0;
+            st[i].run =
+                loops ? UINT32_MAX : 1 + (goes_on ? st[to].run - (st[to].run == UINT32_MAX) : 0);
+        }
+    }
+    return b->rc == LLM_OK;
+}
+
 /* -------------------------------------------------------------------- block */
 
 static void
@@ -517,6 +596,10 @@ write_block(rev_t *v, uint32_t n_states, size_t *bytes)
         write_rules(v, h, rule_no.v);
         write_states(v, h, rule_no.v);
         *bytes = at;
+        if (!find_chains(b, h)) {
+            free(h);
+            h = NULL;
+        }
     }
     llm_gvec_drop(b, &rule_no);
     return h;

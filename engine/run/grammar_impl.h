@@ -81,6 +81,8 @@ typedef struct {
     uint32_t rule;
     uint8_t  final, need;
     uint16_t dist;              /* least bytes to the end of the rule, 65535: more */
+    uint32_t next,
+        run; /* so many steps over the bytes that lead to `next` stay possible: a chain */
 } llm_gstate_t;
 
 typedef struct {
@@ -142,6 +144,8 @@ typedef struct {
     uint32_t      n_out, max_out;
     uint32_t      depth;        /* frames that may be open above the bottom */
     uint32_t reach; /* most frames that any step needed: a limit from here on changes nothing */
+    uint32_t      spent;        /* heads looked at, in all steps */
+    uint32_t      max_spent;    /* for callers that stop */
     bool          below;        /* a head returned from the bottom frame */
     bool          full;         /* a head was dropped */
 } llm_gstep_t;
@@ -304,6 +308,7 @@ typedef struct {
     uint32_t      n_frag_ed, cap_frag_ed;
 
     llm_gnfa_t   nfa;
+    uint32_t     building;      /* the rule whose automaton is in nfa */
     uint32_t     strchar;       /* node of llm_gj_strchar; 0: not made yet */
     llm_gvec_t   strings;       /* rules of llm_gj_string */
     uint32_t     number, integer, value;    /* nodes of the built-in rules; 0: not made yet */

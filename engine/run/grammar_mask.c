@@ -21,6 +21,8 @@
 #define MAX_FRAMES  8192u
 #define MAX_KEY     (32 + 8 * (LLM_GRAMMAR_DEPTH + 1))
 #define DEFAULT_CACHE ((size_t) 16 << 20)
+#define MAX_SPENT   50000u              /* heads looked at the slow way in a walk that is cached */
+#define MAX_SPENT_STATE 8000u          /* and in one that is not */
 #define CROWDED     (LLM_GRAMMAR_HEADS + 1)
 
 /* Entries of a row: 0 nothing, SLOW: ask llm_gstep_run, else target + 1 with the operation above
@@ -31,8 +33,13 @@
 
 typedef struct { uint32_t start, n, n_frames; } level_t;
 
-/* Byte groups over which a state returns to itself: without counting, and counting one. */
-typedef struct { uint64_t plain, counted; } loop_t;
+/*
+ * Byte groups over which a state returns to itself, without counting and counting one; and those
+ * over which it goes to one other state, as in a chain of repeats.
+ */
+typedef struct {
+    uint64_t plain, counted, chained;
+} loop_t;
 
 /* What one walk found. The arrays belong to the cache or to scratch. */
 typedef struct {
@@ -231,11 +238,13 @@ row_of(llm_gmask_t *m, const llm_grammar_t *g, uint32_t state)
             row[i * 64 + (unsigned) __builtin_ctzll(w)] = SLOW;
         }
     }
-    loop_t loop = { UINT64_MAX, UINT64_MAX };
+    loop_t loop = { UINT64_MAX, UINT64_MAX, UINT64_MAX };
+    uint32_t next = s->run > 0 ? s->next + 1 : SLOW;
     for (unsigned c = 0; c < 256; c++) {
         uint64_t bit = (uint64_t) 1 << m->group[c];
         loop.plain &= row[c] == state + 1 ? UINT64_MAX : ~bit;
         loop.counted &= row[c] == ((state + 1) | LLM_GOP_COUNT << OP_SHIFT) ? UINT64_MAX : ~bit;
+        loop.chained &= row[c] == next && row[c] != SLOW ? UINT64_MAX : ~bit;
     }
     m->row_loop[slot] = loop;
     return row;
@@ -265,7 +274,8 @@ fast_step(llm_gmask_t *m, const llm_grammar_t *g, const llm_ghead_t *h, uint8_t 
 }
 
 /*
- * Whether head h stays what it is, but for its counter, over every path of the subtree of node i.
+ * Whether every path of the subtree of node i can be read by h: it stays what it is but for its
+ * counter, or goes along a chain of states.
  */
 static bool
 takes_all(llm_gmask_t *m, const llm_grammar_t *g, const llm_ghead_t *h, uint32_t i)
@@ -276,6 +286,9 @@ takes_all(llm_gmask_t *m, const llm_grammar_t *g, const llm_ghead_t *h, uint32_t
     if ((below & ~loop.plain) == 0) {
         return true;
     }
+    if ((below & ~loop.chained) == 0) {
+        return m->v->tail[i] <= llm_g_states(g)[h->state].run;
+    }
     if ((below & ~(loop.plain | loop.counted)) != 0) {
         return false;
     }
@@ -285,7 +298,8 @@ takes_all(llm_gmask_t *m, const llm_grammar_t *g, const llm_ghead_t *h, uint32_t
 
 /*
  * Walks the trie nodes [from, to), whose parent's heads are in m->level[depth of from - 1]. Ids and
- * left nodes are added to the scratch of the walk.
+ * left nodes are added to the scratch of the walk. Once it has cost too much, only tokens of one
+ * byte are looked at the slow way: fewer tokens are allowed then, but never none.
  */
 static void
 walk(llm_gmask_t *m, llm_gstep_t *st, uint32_t from, uint32_t to, scratch_t *out, found_t *f)
@@ -308,6 +322,10 @@ walk(llm_gmask_t *m, llm_gstep_t *st, uint32_t from, uint32_t to, scratch_t *out
         int kind =
             up->n == 1 ? fast_step(m, st->g, &m->heads[up->start], c, &m->heads[now->start]) : 2;
         now->n = (uint32_t) kind;
+        if (kind == 2 && v->depth[i] > 1 && st->spent > st->max_spent) {
+            i = v->end[i];
+            continue;
+        }
         if (kind == 2) {
             st->out = m->heads + now->start;
             st->n_out = 0;
@@ -368,7 +386,8 @@ walk_head(llm_gmask_t *m, const llm_grammar_t *g, llm_ghead_t h, uint32_t limit,
                        .frames = m->frames,
                        .max_frames = MAX_FRAMES,
                        .max_out = LLM_GRAMMAR_HEADS,
-                       .depth = limit };
+                       .depth = limit,
+                       .max_spent = MAX_SPENT };
     *f = (found_t) { .crowd = 1 };
     h.frame = 0;
     m->frames[0] = (llm_gframe_t) { 0 };
@@ -394,7 +413,8 @@ walk_state(llm_gmask_t *m, const llm_grammar_t *g, const llm_grammar_state_t *s,
                        .frames = m->frames,
                        .max_frames = MAX_FRAMES,
                        .max_out = LLM_GRAMMAR_HEADS,
-                       .depth = LLM_GRAMMAR_DEPTH };
+                       .depth = LLM_GRAMMAR_DEPTH,
+                       .max_spent = MAX_SPENT_STATE };
     *f = (found_t) { 0 };
     memcpy(m->heads, s->heads, s->n_heads * sizeof(llm_ghead_t));
     memcpy(m->frames, s->frames, s->n_frames * sizeof(llm_gframe_t));

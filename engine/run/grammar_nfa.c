@@ -238,6 +238,11 @@ build(llm_gb_t *b, uint32_t node, uint32_t from, uint32_t to, uint8_t op)
             build(b, b->rule[n.a].body, from, to, op);
             break;
         }
+        if (n.a == b->building && to == 1 && from != 0) {
+            /* the rule ends in itself: it goes on at its beginning, without a frame */
+            eps(b, from, 0);
+            break;
+        }
         edge(b, from, (llm_gnedge_t) { .kind = LLM_GE_CALL, .rule = n.a, .to = to });
         if (b->rule[n.a].nullable) {
             eps(b, from, to);
@@ -291,6 +296,7 @@ llm_gdfa_rule(llm_gb_t *b, uint32_t rule, llm_gdfa_t *d)
 {
     llm_gbrule_t r = b->rule[rule];
     reset(b);
+    b->building = rule;
     switch (r.kind) {
     case LLM_GR_STRING:
         build_string(b, &r);
@@ -316,6 +322,7 @@ bool
 llm_gdfa_node(llm_gb_t *b, uint32_t node, llm_gdfa_t *d)
 {
     reset(b);
+    b->building = LLM_G_NONE;
     build(b, node, 0, 1, LLM_GOP_NONE);
     return llm_gnfa_determinize(b, d);
 }

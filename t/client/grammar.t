@@ -229,7 +229,10 @@ def judge_schema(s, answer):
             value = json.loads(text)
         except ValueError as e:
             return f"{text!r} is not JSON: {e}"
-        errors = list(checker.iter_errors(value))
+        try:
+            errors = list(checker.iter_errors(value))
+        except RecursionError:
+            return "the schema refers to itself without end"
         if errors:
             return f"{text!r}: {errors[0].message} at {list(errors[0].absolute_path)}"
     return None
