@@ -358,7 +358,7 @@ parse_class(re_t *p)
             llm_gset_add(p->b, &set, (uint32_t) lo, (uint32_t) hi);
         }
     }
-    p->at++;
+    take(p, "]");
     if (negated) {
         llm_gset_negate(p->b, &set);
     }
