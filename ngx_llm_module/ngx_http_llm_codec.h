@@ -60,6 +60,7 @@ struct ngx_http_llm_codec_s {
 extern const ngx_http_llm_codec_t  ngx_http_llm_tgi_codec;
 extern const ngx_http_llm_codec_t  ngx_http_llm_chat_codec;
 extern const ngx_http_llm_codec_t  ngx_http_llm_completions_codec;
+extern const ngx_http_llm_codec_t  ngx_http_llm_invocations_codec;
 
 
 /*
@@ -107,6 +108,12 @@ void ngx_http_llm_params_sampling(ngx_http_llm_ctx_t *ctx, ngx_uint_t i,
  * of the longest proper border of each prefix.  NULL: no memory.
  */
 uint32_t *ngx_http_llm_text_links(ngx_str_t *text, ngx_pool_t *pool);
+
+
+/* ---------------------------------------------------- ngx_http_llm_tgi.c */
+
+/* The first of the sequences with the highest mean log-probability. */
+ngx_http_llm_sequence_t *ngx_http_llm_tgi_best(ngx_http_llm_ctx_t *ctx);
 
 
 /* --------------------------------------------------- ngx_http_llm_chat.c */

@@ -155,6 +155,9 @@ typedef enum {
     NGX_HTTP_LLM_GENERATE_STREAM,
     NGX_HTTP_LLM_CHAT,
     NGX_HTTP_LLM_COMPLETIONS,
+    NGX_HTTP_LLM_INVOCATIONS,
+    NGX_HTTP_LLM_LAST_COUNTED = NGX_HTTP_LLM_INVOCATIONS,
+    NGX_HTTP_LLM_VERTEX,
     NGX_HTTP_LLM_TOKENIZE,
     NGX_HTTP_LLM_CHAT_TOKENIZE,
     NGX_HTTP_LLM_DETOKENIZE,
@@ -177,6 +180,8 @@ typedef enum {
     NGX_HTTP_LLM_TEMPLATE,                  /* 422 */
     NGX_HTTP_LLM_SUFFIX,                    /* 422, no tokens for it */
     NGX_HTTP_LLM_BATCH_SIZE,                /* 422 */
+    NGX_HTTP_LLM_NO_INSTANCES,              /* 422, Vertex AI */
+    NGX_HTTP_LLM_FAILED_INSTANCE,           /* 500, Vertex AI */
     NGX_HTTP_LLM_OVERLOADED,                /* 429 */
     NGX_HTTP_LLM_GENERATION,                /* 424 */
     NGX_HTTP_LLM_INCOMPLETE,                /* 500 */
@@ -385,6 +390,7 @@ struct ngx_http_llm_ctx_s {
     ngx_http_llm_state_e       state;
     ngx_str_t                  arg;         /* rest of /v1/models/{id} */
     ngx_str_t                  request_id;
+    void                      *data;        /* of the route */
 
     ngx_http_llm_task_t       *task;
     json_t                    *json;        /* as the client sent it */

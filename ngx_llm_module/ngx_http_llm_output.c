@@ -41,6 +41,9 @@ static const ngx_http_llm_fault_t  ngx_http_llm_faults[] = {
     /* TEMPLATE */       { 422, ngx_string("template_error"), NULL },
     /* SUFFIX */         { 422, ngx_string("suffix not supported"), NULL },
     /* BATCH_SIZE */     { 422, ngx_string("batch size exceeded"), NULL },
+    /* NO_INSTANCES */   { 422, ngx_string("Input validation error"), NULL },
+    /* FAILED_INSTANCE */
+                         { 500, ngx_string("Incomplete generation"), NULL },
     /* OVERLOADED */     { 429, ngx_string("overloaded"), NULL },
     /* GENERATION */     { 424, ngx_string("generation"), NULL },
     /* INCOMPLETE */     { 500, ngx_string("incomplete_generation"), NULL },
@@ -308,7 +311,11 @@ ngx_http_llm_output_error(ngx_http_llm_ctx_t *ctx)
     format = ctx->conf->error_format ? ctx->conf->error_format
                                      : ctx->codec->format;
 
-    level = (ctx->error.status >= 500) ? NGX_LOG_ERR : NGX_LOG_INFO;
+    /* why an instance has failed is in the log already */
+
+    level = (ctx->error.status >= 500
+             && ctx->error.fault != NGX_HTTP_LLM_FAILED_INSTANCE)
+            ? NGX_LOG_ERR : NGX_LOG_INFO;
 
     ngx_log_error(level, r->connection->log, 0, "llm request failed, %ui: %V",
                   ctx->error.status, &ctx->error.message);

@@ -307,11 +307,7 @@ ngx_http_llm_body(ngx_http_request_t *r)
     ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
     c = r->connection;
 
-    ctx->counted = (ctx->route == NGX_HTTP_LLM_COMPAT
-                    || ctx->route == NGX_HTTP_LLM_GENERATE
-                    || ctx->route == NGX_HTTP_LLM_GENERATE_STREAM
-                    || ctx->route == NGX_HTTP_LLM_CHAT
-                    || ctx->route == NGX_HTTP_LLM_COMPLETIONS);
+    ctx->counted = (ctx->route <= NGX_HTTP_LLM_LAST_COUNTED);
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, c->log, 0,
                    "llm request \"%V\" %s", &r->uri,
@@ -550,6 +546,10 @@ static ngx_int_t
 ngx_http_llm_decode(ngx_http_llm_ctx_t *ctx)
 {
     ngx_uint_t  i;
+
+    if (ctx->route == NGX_HTTP_LLM_VERTEX) {
+        return ngx_http_llm_vertex(ctx);
+    }
 
     if (!ctx->counted) {
         return ngx_http_llm_tokenizer_task(ctx);

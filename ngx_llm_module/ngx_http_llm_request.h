@@ -168,6 +168,12 @@ ngx_int_t ngx_http_llm_tokenizer_task(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_tokenizer_reply(ngx_http_llm_ctx_t *ctx);
 
 
+/* -------------------------------------------------- ngx_http_llm_cloud.c */
+
+/* POST /vertex: the step DECODE, which waits for all instances and answers. */
+ngx_int_t ngx_http_llm_vertex(ngx_http_llm_ctx_t *ctx);
+
+
 /* ------------------------------------------------ ngx_http_llm_metrics.c */
 
 /* Counts the end of a request; fault is NGX_HTTP_LLM_OK for success. */

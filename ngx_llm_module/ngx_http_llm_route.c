@@ -51,6 +51,12 @@ static const ngx_http_llm_path_t  ngx_http_llm_paths[] = {
     { ngx_string("/completions"), NGX_HTTP_POST,
       NGX_HTTP_LLM_COMPLETIONS, &ngx_http_llm_completions_codec },
 
+    { ngx_string("/invocations"), NGX_HTTP_POST,
+      NGX_HTTP_LLM_INVOCATIONS, &ngx_http_llm_invocations_codec },
+
+    { ngx_string("/vertex"), NGX_HTTP_POST,
+      NGX_HTTP_LLM_VERTEX, &ngx_http_llm_tgi_codec },
+
     { ngx_string("/tokenize"), NGX_HTTP_POST,
       NGX_HTTP_LLM_TOKENIZE, &ngx_http_llm_tgi_codec },
 

@@ -34,8 +34,6 @@ static void ngx_http_llm_tgi_reason_json(ngx_http_llm_ctx_t *ctx,
 static void ngx_http_llm_tgi_lists_json(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_uint_t top);
 static void ngx_http_llm_tgi_finish(ngx_http_llm_ctx_t *ctx);
-static ngx_http_llm_sequence_t *ngx_http_llm_tgi_best(
-    ngx_http_llm_ctx_t *ctx);
 
 
 static const ngx_http_llm_field_t  ngx_http_llm_tgi_fields[] = {
@@ -480,9 +478,7 @@ ngx_http_llm_tgi_lists_json(ngx_http_llm_ctx_t *ctx,
 }
 
 
-/* the first of those with the highest mean log-probability */
-
-static ngx_http_llm_sequence_t *
+ngx_http_llm_sequence_t *
 ngx_http_llm_tgi_best(ngx_http_llm_ctx_t *ctx)
 {
     double                    mean, best_mean;

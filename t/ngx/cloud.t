@@ -1,0 +1,134 @@
+# cloud.t - the envelopes of cloud platforms: POST /invocations (SageMaker), POST /vertex (Vertex AI).
+
+use strict;
+use warnings;
+use lib 't/lib';
+use utf8;
+
+use JSON::PP ();
+use Test::More;
+
+use LLM::HTTP;
+use LLM::Nginx;
+
+LLM::Nginx::skip_all('the module is not built') unless LLM::Nginx::available();
+
+my ($true, $false) = (JSON::PP::true, JSON::PP::false);
+my $n = LLM::Nginx->new;
+$n->conf(<<'EOC');
+    llm_model m { weights %%ROOT%%/t/fixtures/gguf/smollm2-Q4_1.gguf; context 256; kv_cache 32m; }
+    llm_model long { weights %%ROOT%%/t/fixtures/gguf/llama-F32.gguf; context 8192; kv_cache 64m; }
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { llm_pass m; }
+        location /few/ { llm_pass m; llm_max_client_batch_size 3; llm_max_concurrent_requests 2; }
+        location /hook/ {
+            llm_pass m;
+            llm_prompt_by_lua_block { local r = ... if r.inputs == "bad" then llm.refuse(403, "no") end }
+        }
+        location /long/ { llm_pass long; }
+        location /short/ { llm_pass m; llm_generation_timeout 1ms; }
+    }
+EOC
+$n->start;
+my $http = LLM::HTTP->new(port => $n->port);
+my @hi = (messages => [ { role => 'user', content => 'hi' } ]);
+my %native = (inputs => 'One, two, ', parameters => { max_new_tokens => 5 });
+
+sub without_ids { my ($x) = @_; my $j = $x->json; delete @$j{qw(id created usage)} if ref $j eq 'HASH'; return $j }
+
+subtest 'POST /invocations' => sub {
+    my %chat = (@hi, max_tokens => 4, temperature => 0);
+    my %completion = (prompt => 'One', max_tokens => 4, temperature => 0);
+    for ([ '/', \%native ], [ '/v1/chat/completions', \%chat ], [ '/v1/completions', \%completion ]) {
+        my ($path, $body) = @$_;
+        my ($want, $x) = ($http->post($path, $body), $http->post('/invocations', $body));
+        is $x->status, 200, "as $path" or diag $x->body;
+        is_deeply without_ids($x), without_ids($want), 'the same body';
+        ok defined $x->header('x-generated-tokens'), 'and headers';
+        my ($stream, $as) = map { $http->post($_, { %$body, stream => $true }) } '/invocations', $path;
+        is $stream->header('content-type'), 'text/event-stream', 'streamed';
+        is scalar @{ $stream->events }, scalar @{ $as->events }, 'with as many events';
+    }
+    is ref $http->post('/invocations', { %native, @hi, prompt => 'x' })->json, 'ARRAY', 'native goes first';
+    is $http->post('/invocations', { inputs => 5, @hi, max_tokens => 1, prompt => 'x' })->json->{object}, 'chat.completion',
+        'then chat';
+    for my $body ({}, { inputs => 5 }, { inputs => ['a'] }, { messages => 'x' }, { text => 'a' }) {
+        my $x = $http->post('/invocations', $body);
+        is $x->status, 422, 'refused';
+        is_deeply $x->json, { error_type => 'validation', error => 'Failed to deserialize the JSON body into the target type: '
+            . 'data did not match any variant of untagged enum SagemakerRequest' }, 'no variant fits';
+    }
+    like $http->post('/invocations', { %chat, n => 0 })->json->{error}{message}, qr/`n` must be > 0/, 'errors have the form of the body';
+    like $http->post('/invocations', { inputs => '' })->json->{error}, qr/`inputs` cannot be empty/, 'of either kind';
+    is $http->get('/invocations')->status, 405, 'GET';
+    is $http->get('/ping')->status, 200, 'the probe';
+};
+
+subtest 'POST /vertex' => sub {
+    my $greedy = { max_new_tokens => 6, do_sample => $false };
+    my @prompts = ('One, two, ', 'The sky is', 'A b c d', 'é日本');
+    my @want = map { $http->post('/generate', { inputs => $_, parameters => $greedy })->json->{generated_text} } @prompts;
+    my $x = $http->post('/vertex', { instances => [ map { { inputs => $_, parameters => $greedy } } @prompts ] });
+    is $x->status, 200, 'status' or diag $x->body;
+    is_deeply $x->json, { predictions => \@want }, 'the texts in order';
+    is_deeply [ grep { /^x-(?!request-id)/ } keys %{ $x->headers } ], [], 'no headers of a generation';
+    my %chat = (@hi, max_tokens => 4, temperature => 0);
+    my $said = $http->post('/v1/chat/completions', \%chat)->json->{choices}[0]{message}{content};
+    $x = $http->post('/vertex', { instances => [ { %chat, stream => $true }, { inputs => $prompts[1], parameters => $greedy } ] });
+    is_deeply $x->json, { predictions => [ $said, $want[1] ] }, 'a chat and a prompt' or diag $x->body;
+    my %sampled = (max_new_tokens => 12, seed => 7, temperature => 1.0);
+    my $text = $http->post('/generate', { inputs => 'A', parameters => { %sampled, do_sample => $true } })->json->{generated_text};
+    is_deeply $http->post('/vertex', { instances => [ { inputs => 'A', parameters => \%sampled } ] })->json,
+        { predictions => [$text] }, 'it samples, with parameters too';
+    my $big = '18446744073709551615';
+    my $body = qq({"instances":[{"inputs":"A","parameters":{"max_new_tokens":2,"seed":$big}}]});
+    is $http->request(POST => '/vertex', body => $body, headers => [ 'Content-Type', 'application/json' ])->status, 200,
+        'the largest seed';
+};
+
+subtest 'errors of /vertex' => sub {
+    my $ok = { inputs => 'A', parameters => { max_new_tokens => 1 } };
+    my @failed = (500, { error => 'Incomplete generation', error_type => 'Incomplete generation' });
+    for my $instance ({ inputs => '' }, { inputs => 'A', parameters => { top_k => 0 } }, { inputs => 'a' x 3000 },
+        { @hi, temperature => -1 })
+    {
+        my $x = $http->post('/vertex', { instances => [ $ok, $instance, $ok ] });
+        is_deeply [ $x->status, $x->json ], \@failed, 'an instance that fails: ' . substr $LLM::HTTP::JSON->encode($instance), 0, 60;
+    }
+    my $x = $http->post('/vertex', { instances => [] });
+    is_deeply [ $x->status, $x->json ], [ 422, { error => 'Input validation error', error_type => 'Input validation error' } ],
+        'none';
+    for ([ {}, 'missing field `instances`' ], [ { instances => 5 }, 'instances: invalid value: integer `5`, expected a sequence' ],
+        [ { instances => [ $ok, 5 ] }, 'instances[1]: data did not match any variant of untagged enum VertexInstance' ],
+        [ { instances => [ {} ] }, 'instances[0]: data did not match any variant of untagged enum VertexInstance' ],
+        [ { instances => [ { inputs => 'A', parameters => { top_k => 'x' } } ] },
+            'parameters.top_k: invalid type: string "x", expected i32' ])
+    {
+        my ($body, $message) = @$_;
+        $x = $http->post('/vertex', $body);
+        is_deeply [ $x->status, $x->json ], [ 422, { error_type => 'validation',
+            error => "Failed to deserialize the JSON body into the target type: $message" } ], $message;
+    }
+    $x = $http->post('/few/vertex', { instances => [ ($ok) x 4 ] });
+    is_deeply [ $x->status, $x->json->{error_type} ], [ 422, 'batch size exceeded' ], 'more than llm_max_client_batch_size';
+    is $http->post('/hook/vertex', { instances => [ $ok, { inputs => 'bad' } ] })->status, 500, 'a hook refuses one';
+    is $http->post('/hook/vertex', { instances => [ $ok, $ok ] })->status, 200, 'or none';
+    my $long = { inputs => 'A', parameters => { max_new_tokens => 200, ignore_eos => $true } };
+    is $http->post('/short/vertex', { instances => [$long] })->status, 424, 'llm_generation_timeout';
+    my $kept = $http->post('/vertex', { instances => [ $ok, { inputs => '' } ] }, keep => 1);
+    is $http->request(POST => '/vertex', json => { instances => [$ok] }, on => $kept)->status, 200, 'the connection goes on';
+};
+
+subtest 'the client goes' => sub {
+    my $busy = sub { my ($v) = $http->get('/metrics')->body =~ /^tgi_batch_current_size\{model="long"\} (\d+)/m; $v };
+    my $long = { inputs => 'A', parameters => { max_new_tokens => 8000, ignore_eos => $true } };
+    my $x = $http->send(POST => '/long/vertex', json => { instances => [ ($long) x 4 ] });
+    ok $n->wait_for(sub { $busy->() > 0 }), 'instances run';
+    $x->abort;
+    ok $n->wait_for(sub { $busy->() == 0 }, 5), 'and end with it';
+};
+
+$n->stop;
+undef $n;
+done_testing;
