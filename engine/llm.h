@@ -229,6 +229,32 @@ typedef struct {
 /* Thread: any; no locks; the numbers may be of slightly different moments. */
 void llm_engine_stats(const llm_engine_t *e, llm_stats_t *out);
 
+/* ------------------------------------------------------ constrained output */
+
+typedef struct llm_constraint llm_constraint_t;
+
+typedef enum {
+    LLM_CONSTRAIN_REGEX,        /* the whole output matches */
+    LLM_CONSTRAIN_SCHEMA,       /* JSON text of a JSON schema */
+    LLM_CONSTRAIN_OBJECT,       /* any JSON object; no text */
+    LLM_CONSTRAIN_GBNF,
+    LLM_CONSTRAIN_CALLS         /* free text and calls of functions, described by a JSON object */
+} llm_constraint_kind_t;
+
+/*
+ * Compiles len bytes of text. Bounded by counted work to about 0.3 s and 64 MiB, so call it in a
+ * thread that may take that long. The process keeps the results of its last calls by content (at
+ * most 64 of 32 MiB together): the same text again costs a hash. *out is reference counted, belongs
+ * to the caller, and may outlive the engine. The trie of the vocabulary that constraints need is
+ * made by llm_engine_new, so processes share it.
+ * Errors: ARG "grammar is not valid: <reason>", NOMEM; *out is NULL then.   Thread: any,
+ * concurrently too.
+ */
+llm_code_t llm_constraint_new(llm_constraint_t **out, llm_engine_t *e, llm_constraint_kind_t kind,
+                              const char *text, size_t len, llm_err_t *err);
+/* NULL is allowed.   Thread: any, concurrently too. */
+void llm_constraint_free(llm_constraint_t *c);
+
 /* -------------------------------------------------------------------- jobs */
 
 typedef struct { int32_t id; float bias; } llm_bias_t;
@@ -252,10 +278,14 @@ typedef struct {
     uint32_t min_tokens;            /* EOS is banned before this many output tokens */
     uint32_t n_bias;
     const llm_bias_t *bias;         /* copied at submit */
+    /* green list of http-api.md 6.2: part of the vocabulary and what is added; delta 0: none */
+    float    watermark_gamma, watermark_delta;
 } llm_sampling_t;
 
 /* All fields neutral, arg-max. */
 void llm_sampling_init(llm_sampling_t *s);
+
+typedef enum { LLM_EMBED_NONE = 0, LLM_EMBED_MEAN, LLM_EMBED_LAST } llm_pooling_t;
 
 typedef struct {
     const int32_t *tokens;          /* copied at submit; every id < n_vocab */
@@ -267,6 +297,10 @@ typedef struct {
     uint32_t       n_top;           /* alternatives to report for each token, <= max_top */
     /* alternatives from the raw logits instead of the processed ones */
     bool           top_raw;
+    /* what the output must be, copied at submit; NULL: anything */
+    const llm_constraint_t *constraint;
+    /* the job computes an embedding of the prompt and generates nothing: max_new must be 0 */
+    llm_pooling_t  embed;
 } llm_job_conf_t;
 
 /* A handle; plain data owned by the caller. Valid from llm_job_submit to llm_job_close. */
@@ -313,6 +347,11 @@ llm_code_t llm_job_submit(llm_engine_t *e, const llm_job_conf_t *conf, llm_job_t
 void llm_job_poll(const llm_job_t *job, llm_job_view_t *view);
 /* Token i of the sequence: 0..n_prompt-1 are prompt tokens, then the n_new output tokens. */
 void llm_job_token(const llm_job_t *job, uint32_t i, llm_job_token_t *out);
+/*
+ * The embedding of a job that asked for one: n_embd floats, the pooled hidden states after the
+ * final norm, not normalised. Borrowed until llm_job_close. NULL: there is none, or not yet.
+ */
+const float *llm_job_embedding(const llm_job_t *job, uint32_t *n);
 /*
  * Ends the job: a running one is cancelled within one step. The handle is dead afterwards.
  * Idempotent.

@@ -241,6 +241,12 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
         .hash_key = { a->hash_key[0], a->hash_key[1] },
     };
     rc = workers_init(a, err);
+    if (rc == LLM_OK) {
+        rc = llm_gvocab_new(&e->gvocab, m->tok, err);
+    }
+    if (rc == LLM_OK) {
+        rc = llm_constraints_new(&e->constraints, err);
+    }
     if (rc != LLM_OK) {
         llm_engine_free(e);
         return rc;
@@ -261,6 +267,8 @@ llm_engine_free(llm_engine_t *e)
         }
     }
     munmap(e->arena, e->arena->bytes);
+    llm_constraints_free(e->constraints);
+    llm_gvocab_free(e->gvocab);
     free(e);
 }
 

@@ -8,6 +8,7 @@
 #ifndef LLM_ARENA_H
 #define LLM_ARENA_H
 
+#include "run/grammar.h"
 #include "run/sched.h"
 
 #include <pthread.h>
@@ -46,10 +47,22 @@ typedef struct {
     llm_worker_t      workers[LLM_MAX_WORKERS];
 } llm_arena_t;
 
+/* The constraints that a process compiled last (constraint.c). */
+typedef struct llm_constraints llm_constraints_t;
+
+struct llm_constraint {
+    _Atomic uint32_t refs;              /* its users', and one of the cache that holds it */
+    uint64_t         id[2], used;       /* used: the cache's clock at the last use */
+    llm_grammar_t   *grammar;
+    size_t           bytes;
+};
+
 struct llm_engine {
     llm_arena_t       *arena;
     llm_shared_t       sh;
     const llm_model_t *model;
+    llm_gvocab_t      *gvocab;          /* made before the fork, only read afterwards */
+    llm_constraints_t *constraints;     /* of this process */
     /* a thread that cannot be joined may still touch the arena */
     bool               stuck;
 
@@ -79,6 +92,10 @@ void llm_futex_wake(_Atomic uint32_t *word, int n);
  * next one.
  */
 bool llm_worker_alive(llm_arena_t *a, uint32_t worker, uint32_t generation);
+
+/* An empty cache. Errors: NOMEM. */
+llm_code_t llm_constraints_new(llm_constraints_t **out, llm_err_t *err);
+void llm_constraints_free(llm_constraints_t *c);
 
 uint64_t llm_now_ns(void);
 

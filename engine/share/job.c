@@ -70,6 +70,12 @@ check(const llm_engine_t *e, const llm_job_conf_t *c, llm_err_t *err)
         return llm_fail(err, LLM_E_ARG, "%u alternatives for a token; at most %u are possible",
                         c->n_top, e->arena->conf.max_top);
     }
+    if (c->constraint != NULL || c->embed != LLM_EMBED_NONE || c->sampling.watermark_delta != 0) {
+        return llm_fail(err, LLM_E_UNSUPPORTED, "this version does not %s",
+                        c->constraint != NULL           ? "constrain the output"
+                        : c->embed != LLM_EMBED_NONE ? "compute embeddings"
+                                                        : "watermark");
+    }
     return check_sampling(e, &c->sampling, err);
 }
 
@@ -199,6 +205,14 @@ llm_job_token(const llm_job_t *job, uint32_t i, llm_job_token_t *out)
     out->raw_logprob = llm_slot_raw(sh, slot)[i];
     out->n_top = llm_slot_n_top(sh, slot)[i];
     out->top = llm_slot_top(sh, slot, i);
+}
+
+const float *
+llm_job_embedding(const llm_job_t *job, uint32_t *n)
+{
+    (void) job;
+    *n = 0;
+    return NULL;
 }
 
 void
