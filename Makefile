@@ -32,7 +32,7 @@ endif
 
 # what the rules written by nginx's configure depend on
 INPUTS := $(wildcard $(NGINX_DEV)/conf_flags) $(ROOT)/config $(ROOT)/config.make $(ROOT)/Makefile
-KEY    := $(shell (cat $(INPUTS); echo $(CC) $(ROOT) $(wildcard $(ROOT)/ngx_llm_module/*.[ch] $(ROOT)/lua/llm/*.lua)) 2>/dev/null | sha256sum | cut -c1-16)
+KEY    := $(shell (cat $(INPUTS); echo $(CC) $(ROOT) $(wildcard $(ROOT)/ngx_llm_module/*.[ch] $(ROOT)/lua/llm/*.lua $(ROOT)/web/*)) 2>/dev/null | sha256sum | cut -c1-16)
 STAMP  := $(NGX)/.configured-$(KEY)
 
 export SAN

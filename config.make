@@ -1,5 +1,6 @@
 # Rules that nginx's Makefile needs besides its own: the engine's archive,
-# whose freshness only its own Makefile can judge, and the bundled Lua files.
+# whose freshness only its own Makefile can judge, the bundled Lua files and the
+# files that the module serves.
 
 llm_build=${LLM_BUILD:-$ngx_addon_dir/build}
 
@@ -17,5 +18,9 @@ $llm_build/ngx_http_llm_lua_sources.h:	$ngx_addon_dir/lua/embed.sh \\
 	`echo $ngx_addon_dir/lua/llm/*.lua`
 	mkdir -p $llm_build
 	sh $ngx_addon_dir/lua/embed.sh \$@
+
+$llm_build/ngx_http_llm_web_files.h:	`echo $ngx_addon_dir/web/*`
+	mkdir -p $llm_build
+	sh $ngx_addon_dir/web/embed.sh \$@
 
 END

@@ -44,6 +44,8 @@ static void ngx_http_llm_task_cleanup(void *data);
 static ngx_str_t  ngx_http_llm_type_json = ngx_string("application/json");
 static ngx_str_t  ngx_http_llm_type_text =
     ngx_string("text/plain; version=0.0.4; charset=utf-8");
+static ngx_str_t  ngx_http_llm_type_html =
+    ngx_string("text/html; charset=utf-8");
 static ngx_str_t  ngx_http_llm_type_none = ngx_null_string;
 
 
@@ -81,6 +83,15 @@ ngx_http_llm_info(ngx_http_llm_ctx_t *ctx)
     case NGX_HTTP_LLM_METRICS:
         ngx_http_llm_metrics_write(ctx);
         type = &ngx_http_llm_type_text;
+        break;
+
+    case NGX_HTTP_LLM_OPENAPI:
+        ngx_http_llm_web_openapi(ctx);
+        break;
+
+    case NGX_HTTP_LLM_DOCS:
+        ngx_http_llm_web_docs(ctx);
+        type = &ngx_http_llm_type_html;
         break;
 
     default: /* NGX_HTTP_LLM_HEALTH */

@@ -165,7 +165,9 @@ typedef enum {
     NGX_HTTP_LLM_INFO,
     NGX_HTTP_LLM_MODELS,
     NGX_HTTP_LLM_HEALTH,
-    NGX_HTTP_LLM_METRICS
+    NGX_HTTP_LLM_METRICS,
+    NGX_HTTP_LLM_OPENAPI,
+    NGX_HTTP_LLM_DOCS
 } ngx_http_llm_route_e;
 
 

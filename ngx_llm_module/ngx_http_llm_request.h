@@ -168,6 +168,14 @@ ngx_int_t ngx_http_llm_tokenizer_task(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_tokenizer_reply(ngx_http_llm_ctx_t *ctx);
 
 
+/* ---------------------------------------------------- ngx_http_llm_web.c */
+
+/* The OpenAPI document with the values of the location, to ctx->out. */
+void ngx_http_llm_web_openapi(ngx_http_llm_ctx_t *ctx);
+/* The page that shows it, to ctx->out. */
+void ngx_http_llm_web_docs(ngx_http_llm_ctx_t *ctx);
+
+
 /* -------------------------------------------------- ngx_http_llm_cloud.c */
 
 /* POST /vertex: the step DECODE, which waits for all instances and answers. */

@@ -93,6 +93,15 @@ static const ngx_http_llm_path_t  ngx_http_llm_paths[] = {
     { ngx_string("/metrics"), NGX_HTTP_LLM_READ,
       NGX_HTTP_LLM_METRICS, &ngx_http_llm_tgi_codec },
 
+    { ngx_string("/openapi.json"), NGX_HTTP_LLM_READ,
+      NGX_HTTP_LLM_OPENAPI, &ngx_http_llm_tgi_codec },
+
+    { ngx_string("/api-doc/openapi.json"), NGX_HTTP_LLM_READ,
+      NGX_HTTP_LLM_OPENAPI, &ngx_http_llm_tgi_codec },
+
+    { ngx_string("/docs"), NGX_HTTP_LLM_READ,
+      NGX_HTTP_LLM_DOCS, &ngx_http_llm_tgi_codec },
+
     { ngx_null_string, 0, 0, NULL }
 };
 
