@@ -542,6 +542,7 @@ ngx_http_llm_detokenize_task(ngx_http_llm_ctx_t *ctx)
     size_t     i, n;
     json_t    *tokens, *id;
     int32_t   *ids;
+    int64_t    value;
     uint32_t   n_vocab;
 
     tokens = ngx_http_llm_json_get(ctx->json, "tokens");
@@ -571,19 +572,18 @@ ngx_http_llm_detokenize_task(ngx_http_llm_ctx_t *ctx)
     for (i = 0; i < n; i++) {
         id = json_array_get(tokens, i);
 
-        if (!json_is_integer(id)) {
+        if (ngx_http_llm_json_integer(id, &value) != NGX_OK) {
             return ngx_http_llm_json_mismatch(ctx, "", "tokens", id, "u32");
         }
 
-        if (json_integer_value(id) < 0 || json_integer_value(id) >= n_vocab) {
+        if (value < 0 || value >= n_vocab) {
             return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
                                      NGX_HTTP_LLM_INVALID
                                      "`tokens` must be >= 0 and < %uD. "
-                                     "Given: %L", n_vocab,
-                                     (int64_t) json_integer_value(id));
+                                     "Given: %L", n_vocab, value);
         }
 
-        ids[i] = json_integer_value(id);
+        ids[i] = value;
     }
 
     return NGX_OK;

@@ -2,9 +2,9 @@
  * ngx_http_llm_json.c - JSON from clients.
  *
  * A scan that repairs what jansson refuses but our API accepts (lone
- * surrogate escapes, integers beyond 64 bit), jansson itself, and tables of
- * typed fields with the messages of the reference server.  Nothing here
- * knows a protocol.
+ * surrogate escapes, NUL in names, integers beyond 64 bit), jansson itself,
+ * and tables of typed fields with the messages of the reference server.
+ * Nothing here knows a protocol.
  */
 #include "ngx_http_llm_json.h"
 #include "ngx_http_llm_codec.h"
@@ -19,10 +19,10 @@
 
 static void *ngx_http_llm_json_malloc(size_t size);
 static u_char *ngx_http_llm_json_scan_string(u_char *p, u_char *end);
+static void ngx_http_llm_json_scan_key(u_char *key, u_char *p, u_char *end);
 static u_char *ngx_http_llm_json_scan_number(u_char *p, u_char *end,
     ngx_uint_t is_seed, ngx_http_llm_json_parsed_t *out);
 static ngx_int_t ngx_http_llm_json_hex4(u_char *p, u_char *end);
-static ngx_int_t ngx_http_llm_json_integer(json_t *value, int64_t *n);
 static ngx_int_t ngx_http_llm_json_unsigned(ngx_http_llm_ctx_t *ctx,
     const ngx_http_llm_field_t *f, json_t *value, const char *prefix,
     uint64_t *n);
@@ -117,6 +117,7 @@ ngx_http_llm_json_parse(ngx_http_llm_json_parsed_t *out, u_char *data,
             key = p;
             p = ngx_http_llm_json_scan_string(p + 1, end);
             key_len = p - key;
+            ngx_http_llm_json_scan_key(key, p, end);
 
         } else if (*p == '-' || (*p >= '0' && *p <= '9')) {
             is_seed = (key_len == sizeof("\"seed\"") - 1
@@ -187,6 +188,39 @@ ngx_http_llm_json_scan_string(u_char *p, u_char *end)
     }
 
     return (p < end) ? p + 1 : end;
+}
+
+
+/* jansson allows NUL in strings only: in a name it becomes U+FFFD */
+
+static void
+ngx_http_llm_json_scan_key(u_char *key, u_char *p, u_char *end)
+{
+    u_char  *colon;
+
+    for (colon = p; colon < end; colon++) {
+        if (*colon != ' ' && *colon != '\t' && *colon != CR && *colon != LF) {
+            break;
+        }
+    }
+
+    if (colon == end || *colon != ':') {
+        return;
+    }
+
+    for ( /* void */ ; p - key >= 6; key++) {
+
+        if (*key != '\\') {
+            continue;
+        }
+
+        if (key[1] != 'u') {
+            key++;
+
+        } else if (ngx_strncmp(key + 2, "0000", 4) == 0) {
+            ngx_memcpy(key + 2, "fffd", 4);
+        }
+    }
 }
 
 
@@ -487,9 +521,7 @@ ngx_http_llm_json_field(ngx_http_llm_ctx_t *ctx,
 }
 
 
-/* 1.0 counts as an integer */
-
-static ngx_int_t
+ngx_int_t
 ngx_http_llm_json_integer(json_t *value, int64_t *n)
 {
     double  d;

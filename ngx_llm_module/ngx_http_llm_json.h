@@ -60,8 +60,8 @@ json_t *ngx_http_llm_json_load(const char *data, size_t len, size_t flags,
     json_error_t *error);
 
 /*
- * Parses len bytes.  data is changed in place: lone surrogate escapes become
- * U+FFFD, integers beyond 64 bit become reals.  Thread: any.
+ * Parses len bytes.  data is changed in place: lone surrogate escapes, and
+ * NUL in names, become U+FFFD, integers beyond 64 bit reals.  Thread: any.
  */
 void ngx_http_llm_json_parse(ngx_http_llm_json_parsed_t *out, u_char *data,
     size_t len);
@@ -85,6 +85,9 @@ ngx_int_t ngx_http_llm_json_mismatch(ngx_http_llm_ctx_t *ctx,
 
 /* Member of an object; NULL when it is absent or null. */
 json_t *ngx_http_llm_json_get(json_t *object, const char *name);
+
+/* NGX_OK: a whole number in *n; 1.0 is one too.  NGX_DECLINED: it is none. */
+ngx_int_t ngx_http_llm_json_integer(json_t *value, int64_t *n);
 
 /* The string's bytes, borrowed. */
 ngx_str_t ngx_http_llm_json_str(json_t *string);

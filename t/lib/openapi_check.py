@@ -44,6 +44,15 @@ def complaints(schema, value):
     return [f"{e.json_path}: {e.message[:300]}" for e in validator.iter_errors(value)]
 
 
+def contents(schema):
+    """The schemas of the JSON in the data of events."""
+    schema = deref(schema)
+    found = [schema["contentSchema"]] if "contentSchema" in schema else []
+    for inner in schema.get("anyOf", []) + [v for k, v in schema.get("properties", {}).items() if k == "data"]:
+        found += contents(inner)
+    return found
+
+
 def judge(x):
     operation = document["paths"].get(x["path"], {}).get(x["method"].lower())
     if operation is None:
@@ -65,8 +74,9 @@ def judge(x):
     if kind == "application/json":
         return complaints(media["schema"], x["body"]), fits
     out = []
+    items = contents(media["schema"]) if kind == "text/event-stream" else None
     for event in x.get("events") or []:
-        out += complaints(media["x-itemSchema"], event)
+        out += complaints({"anyOf": items}, event)
     return out, fits
 
 

@@ -162,6 +162,8 @@ subtest 'strings and numbers' => sub {
     }
     is send_bytes('/generate', '{"inputs":"a","parameters":{"max_new_tokens":1},"n":123456789012345678901234567890}')->status, 200,
         'an unknown field with a huge integer';
+    is send_bytes('/generate', '{"a\\u0000b":{"\\u0000":1,"\\\\u0000":"\\u0000"},"inputs" : "A","parameters":{"max_new_tokens":2}}')->json->{generated_text},
+        $want->{generated_text}, 'NUL in names';
     is send_bytes('/generate', '{"inputs":"b","inputs":"A","parameters":{"max_new_tokens":2}}')->json->{generated_text},
         $want->{generated_text}, 'of duplicate keys the last one wins';
 };

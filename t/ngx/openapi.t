@@ -90,6 +90,7 @@ sub exchange {
     my $x = $method eq 'GET' ? $http->get($url) : $http->post($url, $body);
     my $type = $x->header('content-type') || '';
     my @events = $type =~ /event-stream/ ? grep { ref } @{ $x->data } : ();
+    ok scalar(@events), "$name: events" if $type =~ /event-stream/;
     return { name => $name, method => $method, path => $path, status => $x->status, type => $type, request => $body,
         body => $type =~ /json/ ? $x->json : $x->body, events => \@events };
 }

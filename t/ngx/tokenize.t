@@ -66,6 +66,8 @@ subtest 'long texts' => sub {
     my $t = $http->post('/smollm2/tokenize', { prompt => $text })->json;
     is $t->{count}, scalar @{ $t->{tokens} }, 'counted';
     is $http->post('/smollm2/detokenize', { tokens => $t->{tokens} })->json->{prompt}, $text, 'and back';
+    is $http->request(POST => '/smollm2/detokenize', body => '{"tokens":[5.0,6e0]}', headers => [ 'Content-Type', 'application/json' ])->body,
+        $http->post('/smollm2/detokenize', { tokens => [ 5, 6 ] })->body, '1.0 is a token id too';
     my $many = $http->post('/smollm2/tokenize', { inputs => $text });
     is scalar @{ $many->json }, $t->{count}, 'native form';
     my $slow = $http->send(POST => '/smollm2/tokenize', json => { inputs => $text });
