@@ -338,8 +338,9 @@ typedef struct {
 } llm_job_token_t;
 
 /*
- * Queues a job. Lock-free, O(n_tokens), never waits.
- * Errors: BUSY (no free slot), ARG (a field out of range; the message names it).
+ * Queues a job. Lock-free, O(n_tokens), never waits; a constraint that no other job has just now is
+ * copied, O(its bytes). Errors: BUSY (no free slot; more than 256 constraints, or 64 MiB of them,
+ * in use at once), ARG (a field out of range; the message names it).
  */
 llm_code_t llm_job_submit(llm_engine_t *e, const llm_job_conf_t *conf, llm_job_t *job,
                           llm_err_t *err);

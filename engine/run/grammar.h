@@ -122,6 +122,8 @@ size_t llm_grammar_closing(const llm_grammar_t *g, const llm_grammar_state_t *s,
 llm_code_t llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err);
 void llm_gvocab_free(llm_gvocab_t *v);
 uint32_t llm_gvocab_n(const llm_gvocab_t *v);
+/* The end tokens, borrowed; returns their number. */
+uint32_t llm_gvocab_eos(const llm_gvocab_t *v, const int32_t **ids);
 
 /*
  * Takes one token: its bytes, or an end token when the output may end. False: not allowed, *s is

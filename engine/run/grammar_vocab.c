@@ -207,6 +207,13 @@ llm_gvocab_n(const llm_gvocab_t *v)
     return v->n_vocab;
 }
 
+uint32_t
+llm_gvocab_eos(const llm_gvocab_t *v, const int32_t **ids)
+{
+    *ids = v->eos;
+    return v->n_eos;
+}
+
 void
 llm_gvocab_alphabet(const llm_gvocab_t *v, llm_gbytes_t *set)
 {
@@ -227,20 +234,40 @@ llm_grammar_token(const llm_gvocab_t *v, const llm_grammar_t *g, llm_grammar_sta
            && llm_grammar_advance(g, s, text, len);
 }
 
+/* Four floats as bits; all ones where bit k of the index is set. */
+typedef uint32_t lanes_t __attribute__((vector_size(16)));
+#define LANES(i) { -((i) & 1u), -((i) >> 1 & 1u), -((i) >> 2 & 1u), -((i) >> 3 & 1u) }
+static const lanes_t keep_lanes[16] = {
+    LANES(0), LANES(1), LANES(2),  LANES(3),  LANES(4),  LANES(5),  LANES(6),  LANES(7),
+    LANES(8), LANES(9), LANES(10), LANES(11), LANES(12), LANES(13), LANES(14), LANES(15),
+};
+
+/* Without a branch for each bit: those of a dense mask are as good as random. */
+static void
+apply_word(uint64_t w, float *logits)
+{
+    const float banned = -INFINITY;
+    uint32_t bits;
+    memcpy(&bits, &banned, sizeof(bits));
+    for (uint32_t k = 0; k < 64; k += 4) {
+        lanes_t keep = keep_lanes[w >> k & 15], x;
+        memcpy(&x, logits + k, sizeof(x));
+        x = (x & keep) | (bits & ~keep);
+        memcpy(logits + k, &x, sizeof(x));
+    }
+}
+
 void
 llm_grammar_apply(const uint64_t *mask, uint32_t n_words, float *logits, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i += 64) {
+    uint32_t i = 0;
+    for (; n - i >= 64; i += 64) {
         uint64_t w = i / 64 < n_words ? mask[i / 64] : 0;
-        uint32_t m = n - i < 64 ? n - i : 64;
-        if (w == 0) {
-            for (uint32_t k = 0; k < m; k++) {
-                logits[i + k] = -INFINITY;
-            }
-        } else if (w != UINT64_MAX) {
-            for (uint32_t k = 0; k < m; k++) {
-                logits[i + k] = w >> k & 1 ? logits[i + k] : -INFINITY;
-            }
+        if (w != UINT64_MAX) {
+            apply_word(w, logits + i);
         }
+    }
+    for (uint64_t w = i < n && i / 64 < n_words ? mask[i / 64] : 0; i < n; i++, w >>= 1) {
+        logits[i] = w & 1 ? logits[i] : -INFINITY;
     }
 }

@@ -5,6 +5,7 @@
  * look at candidates only where that gives the same answer as looking at all ids (each says why).
  */
 #include "sample.h"
+#include "grammar.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -329,6 +330,17 @@ best_n(const float *l, uint32_t n_ids, float log_z, uint32_t n, uint32_t cap, ll
     return m;
 }
 
+/* The grammar always wins: where biases banned all that it allows, they are left out. */
+static void
+constrain(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in)
+{
+    llm_grammar_apply(in->mask, in->mask_words, s->l, s->n);
+    if (in->conf->n_bias > 0 && s->l[s->k->argmax(s->l, s->n)] == -INFINITY) {
+        memcpy(s->l, logits, s->n * sizeof(float));
+        llm_grammar_apply(in->mask, in->mask_words, s->l, s->n);
+    }
+}
+
 void
 llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm_sample_out_t *out)
 {
@@ -336,7 +348,7 @@ llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm
     uint32_t n_valid = in->n_valid < s->n ? in->n_valid : s->n;
     float raw_sum, raw_max = s->k->log_sum_exp(logits, s->n, &raw_sum);
     bool copy = c->repetition_penalty != 1 || c->frequency_penalty != 0 || c->presence_penalty != 0
-                || c->n_bias > 0 || in->n_banned > 0 || c->sample;
+                || c->n_bias > 0 || in->n_banned > 0 || in->mask != NULL || c->sample;
 
     out->n_top = 0;
     if (!isfinite(raw_max) || !isfinite(raw_sum)) {
@@ -356,6 +368,9 @@ llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm
 
     memcpy(s->l, logits, s->n * sizeof(float));
     penalties(s, in);
+    if (in->mask != NULL) {
+        constrain(s, logits, in);
+    }
     if (c->sample) {
         for (uint32_t i = n_valid; i < s->n; i++) {
             s->l[i] = -INFINITY;

@@ -25,6 +25,9 @@ typedef struct {
     /* ids that end a generation while min_tokens is not reached; NULL: none */
     const int32_t *banned;
     uint32_t       n_banned;
+    /* bit id is set for the ids that the output's grammar allows, mask_words words; NULL: all */
+    const uint64_t *mask;
+    uint32_t       mask_words;
     uint32_t       n_top;           /* alternatives wanted */
     bool           top_raw;
     uint32_t       top_cap;         /* room in top */

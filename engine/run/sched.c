@@ -11,9 +11,7 @@
  * with the same tokens. The oldest is never paused, and one sequence of full length always fits, so
  * there is always progress.
  */
-#include "sched.h"
-#include "forward.h"
-#include "sample.h"
+#include "sched_impl.h"
 #include "text/tok.h"
 
 #include <stdlib.h>
@@ -23,45 +21,6 @@
 #define STREAM_NS (60 * 1000000ull)     /* prompt time in a step while streams run */
 #define ALONE_NS  (250 * 1000000ull)    /* and while none does: bounds the wait for a cancel */
 #define MIN_PIECE 32                    /* smaller pieces waste the tiles of the matrix kernels */
-
-/* A sequence that the leader works on. */
-typedef struct {
-    llm_slot_t *slot;
-    uint64_t    chain;          /* hash of the last full page that is computed */
-    uint32_t    n_chained;      /* tokens that chain covers */
-    uint32_t    n_past, n_tokens;
-    uint32_t    n_step;         /* tokens in this step */
-    uint32_t    row0, n_rows;   /* its logits rows in this step */
-    bool        no_share;       /* prompt log-probabilities: every position needs its own pass */
-    bool        encode;         /* this step runs the encoder over its prompt */
-} seq_t;
-
-/*
- * Encoder-decoder models: the prompt is the encoder's input and takes the first pages of the table
- * (keys and values of the encoder's output for the decoder). The decoder's own sequence begins with
- * one more token, decoder_start, so the sequence has n_tokens + 1 tokens to compute, of which the
- * first n_prompt are computed at once by the encoder.
- */
-
-struct llm_sched {
-    const llm_model_t *m;
-    llm_pool_t        *pool;
-    llm_shared_t      *sh;
-    llm_kv_t          *kv;
-    llm_fwd_t         *fwd;
-    llm_sched_host_t   host;
-    llm_sched_stats_t *stats;
-    uint32_t           n_parallel, n_threads;
-    llm_sampler_t    **samplers;        /* [n_threads] */
-    seq_t             *seqs;            /* [n_parallel] running, oldest first */
-    uint32_t           n_seqs;
-    llm_fwd_seq_t     *batch;           /* [n_parallel] */
-    uint32_t          *who;             /* [n_parallel]: batch entry -> seqs index */
-    uint32_t           n_batch;
-    double             prefill_ns;      /* smoothed time of one prompt token; 0: not measured yet */
-    int32_t           *eos;             /* ids that end a generation */
-    uint32_t           n_eos;
-};
 
 static uint64_t
 now_ns(void)
@@ -96,7 +55,7 @@ owner_alive(llm_sched_t *s, uint64_t state)
 static void
 seq_drop(llm_sched_t *s, uint32_t i)
 {
-    memmove(&s->seqs[i], &s->seqs[i + 1], (s->n_seqs - i - 1) * sizeof(seq_t));
+    memmove(&s->seqs[i], &s->seqs[i + 1], (s->n_seqs - i - 1) * sizeof(llm_seq_t));
     s->n_seqs--;
 }
 
@@ -114,28 +73,15 @@ seq_finish(llm_sched_t *s, uint32_t i, llm_finish_t why)
     seq_drop(s, i);
 }
 
-static bool
-is_encdec(const llm_sched_t *s)
-{
-    return s->m->enc.n_layers > 0;
-}
-
-/* Tokens to compute before the next one can be sampled. */
 static uint32_t
-seq_target(const llm_sched_t *s, const seq_t *q)
+cross_pages(const llm_sched_t *s, const llm_seq_t *q)
 {
-    return q->n_tokens + is_encdec(s);
-}
-
-static uint32_t
-cross_pages(const llm_sched_t *s, const seq_t *q)
-{
-    return is_encdec(s) ? (q->slot->n_prompt + LLM_KV_PAGE - 1) / LLM_KV_PAGE : 0;
+    return llm_sched_encdec(s) ? (q->slot->n_prompt + LLM_KV_PAGE - 1) / LLM_KV_PAGE : 0;
 }
 
 /* Tokens that the sequence's pages have room for. */
 static uint32_t
-seq_capacity(const llm_sched_t *s, const seq_t *q)
+seq_capacity(const llm_sched_t *s, const llm_seq_t *q)
 {
     uint32_t n = atomic_load_explicit(&q->slot->n_pages, memory_order_acquire),
              nx = cross_pages(s, q);
@@ -150,13 +96,21 @@ seq_capacity(const llm_sched_t *s, const seq_t *q)
  * and DONE.
  */
 static llm_finish_t
-seq_ended(const llm_sched_t *s, const seq_t *q)
+seq_ended(const llm_sched_t *s, const llm_seq_t *q)
 {
     llm_slot_t *slot = q->slot;
     uint32_t n_new = q->n_tokens - slot->n_prompt;
     int32_t last = llm_slot_tokens(slot)[q->n_tokens - 1];
+    bool constrained = llm_constrained(slot), free_run = slot->sampling.ignore_eos;
 
-    if (n_new > 0 && !slot->sampling.ignore_eos && llm_tok_is_eos(s->m->tok, last)) {
+    if (q->broken) {
+        return LLM_FINISH_ERROR;
+    }
+    if (n_new > 0 && (constrained || !free_run) && llm_tok_is_eos(s->m->tok, last)) {
+        return LLM_FINISH_EOS;
+    }
+    /* nothing may follow, and no end token is wanted or there is none */
+    if (constrained && (free_run || s->n_eos == 0) && llm_constrain_finished(s->constrain, slot)) {
         return LLM_FINISH_EOS;
     }
     if (n_new >= slot->max_new && (slot->max_new > 0 || q->n_past >= slot->n_prompt)) {
@@ -176,16 +130,28 @@ seq_salt(const llm_sched_t *s, const llm_slot_t *slot)
     return d->rope_long != NULL && slot->n_prompt + slot->max_new > d->rope_orig_ctx;
 }
 
+/* The state of a constrained output is derived from its tokens. */
+static bool
+constraint_fails(llm_sched_t *s, const llm_seq_t *q)
+{
+    llm_slot_t *slot = q->slot;
+    return llm_constrained(slot)
+           && !llm_constrain_start(s->constrain, slot, llm_slot_tokens(slot) + slot->n_prompt,
+                                   q->n_tokens - slot->n_prompt);
+}
+
 /* Adds the slot to the running sequences, taking what the prefix cache has of it. */
 static void
 seq_start(llm_sched_t *s, llm_slot_t *slot)
 {
-    seq_t *q = &s->seqs[s->n_seqs++];
+    llm_seq_t *q = &s->seqs[s->n_seqs++];
     uint32_t n = (uint32_t) atomic_load_explicit(&slot->progress, memory_order_acquire);
     uint64_t seed = llm_kv_seed(s->kv, seq_salt(s, slot));
 
-    *q = (seq_t) { .slot = slot, .chain = seed, .n_tokens = n, .no_share = slot->prompt_logprobs };
-    if (!is_encdec(s) && (!q->no_share || n > slot->n_prompt)) {
+    *q = (llm_seq_t) { .slot = slot, .chain = seed, .n_tokens = n,
+                       .no_share = slot->prompt_logprobs };
+    q->broken = constraint_fails(s, q);
+    if (!llm_sched_encdec(s) && (!q->no_share || n > slot->n_prompt)) {
         /* the last token must be computed: its logits are wanted */
         q->n_past = llm_kv_match(s->kv, slot, llm_slot_tokens(slot), n - 1, seed, &q->chain);
         q->n_chained = q->n_past;
@@ -202,18 +168,19 @@ seq_start(llm_sched_t *s, llm_slot_t *slot)
 static void
 seq_adopt(llm_sched_t *s, llm_slot_t *slot)
 {
-    seq_t *q = &s->seqs[s->n_seqs++];
+    llm_seq_t *q = &s->seqs[s->n_seqs++];
     uint64_t p = atomic_load_explicit(&slot->progress, memory_order_acquire);
 
-    *q = (seq_t) { .slot = slot,
+    *q = (llm_seq_t) { .slot = slot,
                   .chain = llm_kv_seed(s->kv, seq_salt(s, slot)),
                   .n_tokens = (uint32_t) p,
                   .n_past = (uint32_t) (p >> 32),
                   .no_share = slot->prompt_logprobs };
+    q->broken = constraint_fails(s, q);
     if (q->n_past > seq_capacity(s, q)) {
         q->n_past = seq_capacity(s, q);     /* killed while it gave pages back */
     }
-    while (!is_encdec(s) && q->n_past - q->n_chained >= LLM_KV_PAGE) {
+    while (!llm_sched_encdec(s) && q->n_past - q->n_chained >= LLM_KV_PAGE) {
         q->chain = llm_kv_hash(s->kv, q->chain, llm_slot_tokens(slot) + q->n_chained);
         q->n_chained += LLM_KV_PAGE;
     }
@@ -280,7 +247,7 @@ static bool
 has_room(const llm_sched_t *s, llm_slot_t *slot)
 {
     uint32_t n = (uint32_t) atomic_load_explicit(&slot->progress, memory_order_relaxed);
-    uint32_t need = (n + LLM_KV_PAGE) / LLM_KV_PAGE + is_encdec(s);
+    uint32_t need = (n + LLM_KV_PAGE) / LLM_KV_PAGE + llm_sched_encdec(s);
     return s->n_seqs == 0 || llm_kv_n_free(s->kv) + llm_kv_n_cached(s->kv) >= need + s->n_seqs;
 }
 
@@ -309,7 +276,7 @@ admit(llm_sched_t *s)
 static uint32_t
 make_room(llm_sched_t *s, uint32_t i, uint32_t n)
 {
-    seq_t *q = &s->seqs[i];
+    llm_seq_t *q = &s->seqs[i];
     for (;;) {
         uint32_t capacity = seq_capacity(s, q),
                  room = capacity > q->n_past ? capacity - q->n_past : 0;
@@ -330,10 +297,10 @@ make_room(llm_sched_t *s, uint32_t i, uint32_t n)
 static void
 batch_add(llm_sched_t *s, uint32_t i, uint32_t n)
 {
-    seq_t *q = &s->seqs[i];
+    llm_seq_t *q = &s->seqs[i];
     llm_slot_t *slot = q->slot;
     uint32_t nx = cross_pages(s, q), first = nx > 0 ? slot->n_prompt : 0;
-    bool complete = q->n_past + n == seq_target(s, q);
+    bool complete = q->n_past + n == llm_seq_target(s, q);
 
     q->n_step = n;
     q->n_rows = complete && slot->max_new > 0 ? 1 : 0;
@@ -362,7 +329,7 @@ compose(llm_sched_t *s)
     for (uint32_t i = 0; i < s->n_seqs; i++) {
         s->seqs[i].n_step = 0;
         s->seqs[i].encode = false;
-        n_single += seq_target(s, &s->seqs[i]) - s->seqs[i].n_past == 1;
+        n_single += llm_seq_target(s, &s->seqs[i]) - s->seqs[i].n_past == 1;
     }
 
     uint64_t target_ns = n_single > 0 ? STREAM_NS : ALONE_NS;
@@ -375,15 +342,15 @@ compose(llm_sched_t *s)
     }
 
     for (uint32_t i = 0; i < s->n_seqs; i++) {
-        seq_t *q = &s->seqs[i];
-        if (is_encdec(s) && q->n_past < q->slot->n_prompt) {
+        llm_seq_t *q = &s->seqs[i];
+        if (llm_sched_encdec(s) && q->n_past < q->slot->n_prompt) {
             q->encode = make_room(s, i, q->slot->n_prompt - q->n_past)
                         == q->slot->n_prompt - q->n_past;
             q->n_step = q->encode ? q->slot->n_prompt - q->n_past : 0;
             total += q->n_step;
             continue;
         }
-        uint32_t pending = seq_target(s, q) - q->n_past, n = pending == 1       ? 1
+        uint32_t pending = llm_seq_target(s, q) - q->n_past, n = pending == 1       ? 1
                                                              : pending < budget ? pending
                                                                                 : budget;
         if (n > 0) {
@@ -398,108 +365,11 @@ compose(llm_sched_t *s)
     return total;
 }
 
-/* ------------------------------------------------------------------ sampling */
-
-typedef struct {
-    llm_sched_t *s;
-    const float *logits;        /* of rows row0 .. */
-    uint32_t     row0, n;
-} sample_ctx_t;
-
-/*
- * BART: the model's settings may force the first token and the last possible one; free runs
- * (ignore_eos) are not forced.
- */
-static int32_t
-forced(const llm_sched_t *s, const llm_slot_t *slot, uint32_t pos, int32_t id)
-{
-    uint32_t i_new = pos - slot->n_prompt;
-    if (slot->sampling.ignore_eos || id < 0) {
-        return id;
-    }
-    if (s->m->forced_bos_id >= 0 && i_new == 0) {
-        return s->m->forced_bos_id;
-    }
-    return s->m->forced_eos_id >= 0 && i_new + 1 == slot->max_new ? s->m->forced_eos_id : id;
-}
-
-/*
- * Row r of the step: the log-probability of a prompt token, or a new token. Writes into the record;
- * nothing is visible yet.
- */
-static void
-sample_row(void *ctx, uint32_t i_chunk, uint32_t i_thread)
-{
-    sample_ctx_t *c = ctx;
-    llm_sched_t *s = c->s;
-    uint32_t row = c->row0 + i_chunk, b = 0;
-
-    while (row >= s->seqs[s->who[b]].row0 + s->seqs[s->who[b]].n_rows) {
-        b++;
-    }
-    seq_t *q = &s->seqs[s->who[b]];
-    llm_slot_t *slot = q->slot;
-    int32_t *tokens = llm_slot_tokens(slot);
-    uint32_t pos = q->n_past + q->n_step - q->n_rows + row - q->row0 + 1
-                   - is_encdec(s);      /* the token that this row predicts */
-    const float *logits = c->logits + (size_t) i_chunk * s->m->head.rows;
-    llm_sample_out_t out = { .top = llm_slot_top(s->sh, slot, pos < s->sh->n_ctx ? pos : 0) };
-
-    if (pos < slot->n_prompt) {
-        llm_score(s->samplers[i_thread], logits, tokens[pos], slot->n_top, s->sh->top_stride, &out);
-    } else if (pos < q->n_tokens || slot->max_new == 0) {
-        /* recomputed after a pause: the token is there; or nothing is to be generated */
-        return;
-    } else {
-        bool early = pos - slot->n_prompt < slot->sampling.min_tokens;
-        llm_sample_in_t in = {
-            .conf = &slot->sampling,
-            .bias = slot->bias,
-            .tokens = tokens,
-            .n_tokens = q->n_tokens,
-            .n_prompt = slot->n_prompt,
-            .n_valid = llm_tok_n_vocab(s->m->tok),
-            .banned = early ? s->eos : NULL,
-            .n_banned = early ? s->n_eos : 0,
-            .n_top = slot->n_top,
-            .top_raw = slot->top_raw,
-            .top_cap = s->sh->top_stride,
-        };
-        llm_sample(s->samplers[i_thread], logits, &in, &out);
-        tokens[pos] = out.id = forced(s, slot, pos, out.id);
-    }
-    llm_slot_logprob(s->sh, slot)[pos] = out.logprob;
-    llm_slot_raw(s->sh, slot)[pos] = out.raw_logprob;
-    llm_slot_n_top(s->sh, slot)[pos] = out.n_top;
-}
-
-static void
-sample_all(llm_sched_t *s)
-{
-    uint32_t n_rows = 0;
-    for (uint32_t b = 0; b < s->n_batch; b++) {
-        s->seqs[s->who[b]].row0 = n_rows;
-        n_rows += s->seqs[s->who[b]].n_rows;
-    }
-    for (uint32_t row = 0; row < n_rows; row += LLM_FWD_LOGIT_ROWS) {
-        sample_ctx_t c = { .s = s,
-                           .row0 = row,
-                           .n = n_rows - row < LLM_FWD_LOGIT_ROWS ? n_rows - row
-                                                                  : LLM_FWD_LOGIT_ROWS };
-        c.logits = llm_fwd_logits(s->fwd, row, c.n);
-        if (c.n == 1) {
-            sample_row(&c, 0, 0);
-        } else {
-            llm_pool_run(s->pool, sample_row, &c, c.n);
-        }
-    }
-}
-
 /* ---------------------------------------------------------------- publication */
 
 /* Full pages of sequence q enter the prefix cache. */
 static void
-publish_pages(llm_sched_t *s, seq_t *q)
+publish_pages(llm_sched_t *s, llm_seq_t *q)
 {
     while (q->n_past - q->n_chained >= LLM_KV_PAGE) {
         const int32_t *tokens = llm_slot_tokens(q->slot) + q->n_chained;
@@ -516,7 +386,7 @@ encode_all(llm_sched_t *s)
 {
     uint32_t total = 0;
     for (uint32_t i = 0; i < s->n_seqs; i++) {
-        seq_t *q = &s->seqs[i];
+        llm_seq_t *q = &s->seqs[i];
         if (q->encode) {
             llm_fwd_encode(s->fwd, llm_slot_tokens(q->slot), q->slot->n_prompt,
                            llm_slot_table(s->sh, q->slot));
@@ -529,34 +399,46 @@ encode_all(llm_sched_t *s)
     return total;
 }
 
+/* Takes the token that was picked for the end of the sequence. */
+static void
+take(llm_sched_t *s, llm_seq_t *q, int32_t id, uint64_t now)
+{
+    llm_slot_t *slot = q->slot;
+
+    if (id < 0 || (llm_constrained(slot) && !llm_constrain_take(s->constrain, slot, id))) {
+        q->broken = true;
+        return;
+    }
+    llm_slot_tokens(slot)[q->n_tokens++] = id;
+    count(&s->stats->n_decode_tokens, 1);
+    if (q->n_tokens == slot->n_prompt + 1) {
+        atomic_store_explicit(&slot->first_ns, now, memory_order_relaxed);
+    }
+    atomic_store_explicit(&slot->last_ns, now, memory_order_relaxed);
+}
+
 /* Makes the step visible: one store for each sequence. */
 static void
 publish(llm_sched_t *s, uint64_t now)
 {
     for (uint32_t b = 0; b < s->n_batch; b++) {
-        seq_t *q = &s->seqs[s->who[b]];
-        llm_slot_t *slot = q->slot;
+        llm_seq_t *q = &s->seqs[s->who[b]];
         uint32_t before = q->n_tokens;
 
         q->n_past += q->n_step;
-        if (q->n_past == seq_target(s, q) && slot->max_new > 0) {
-            if (llm_slot_tokens(slot)[q->n_tokens] < 0) {
-                continue;       /* no token: ended below */
-            }
-            q->n_tokens++;
-            count(&s->stats->n_decode_tokens, 1);
-            if (before == slot->n_prompt) {
-                atomic_store_explicit(&slot->first_ns, now, memory_order_relaxed);
-            }
-            atomic_store_explicit(&slot->last_ns, now, memory_order_relaxed);
+        if (q->n_past == llm_seq_target(s, q) && q->slot->max_new > 0) {
+            take(s, q, s->picked[q->row0 + q->n_rows - 1], now);
         }
-        atomic_store_explicit(&slot->progress, llm_progress(q->n_tokens, q->n_past),
+        if (q->broken) {
+            continue;           /* ended below; a new leader comes to the same end */
+        }
+        atomic_store_explicit(&q->slot->progress, llm_progress(q->n_tokens, q->n_past),
                               memory_order_release);
-        if (!is_encdec(s)) {
+        if (!llm_sched_encdec(s)) {
             publish_pages(s, q);
         }
         if (q->n_tokens > before) {
-            wake_owner(s, slot);
+            wake_owner(s, q->slot);
         }
     }
 }
@@ -565,12 +447,7 @@ static void
 finish_ended(llm_sched_t *s)
 {
     for (uint32_t i = s->n_seqs; i-- > 0;) {
-        seq_t *q = &s->seqs[i];
-        if (q->n_past == seq_target(s, q) && q->slot->max_new > 0) {
-            seq_finish(s, i, LLM_FINISH_ERROR);
-            continue;
-        }
-        llm_finish_t why = seq_ended(s, q);
+        llm_finish_t why = seq_ended(s, &s->seqs[i]);
         if (why != LLM_FINISH_NONE) {
             seq_finish(s, i, why);
         }
@@ -598,7 +475,7 @@ llm_sched_step(llm_sched_t *s)
     n_prefill += encode_all(s);
     if (s->n_batch > 0) {
         llm_fwd_run(s->fwd, s->batch, s->n_batch);
-        sample_all(s);
+        llm_sched_choose(s);
     }
     uint64_t t1 = now_ns();
 
@@ -618,28 +495,14 @@ llm_sched_step(llm_sched_t *s)
 
 /* ----------------------------------------------------------------------- life */
 
-static llm_code_t
-collect_eos(llm_sched_t *s, llm_err_t *err)
+/* Ids that end a generation and have a row of the head. */
+static void
+collect_eos(llm_sched_t *s)
 {
-    uint32_t n_vocab = llm_tok_n_vocab(s->m->tok);
-    for (int pass = 0; pass < 2; pass++) {
-        s->n_eos = 0;
-        for (uint32_t id = 0; id < n_vocab && id < s->m->head.rows; id++) {
-            if (llm_tok_is_eos(s->m->tok, (int32_t) id)) {
-                if (pass == 1) {
-                    s->eos[s->n_eos] = (int32_t) id;
-                }
-                s->n_eos++;
-            }
-        }
-        if (pass == 0) {
-            s->eos = malloc((s->n_eos + 1) * sizeof(int32_t));
-            if (s->eos == NULL) {
-                return llm_fail(err, LLM_E_NOMEM, "list of end tokens: out of memory");
-            }
-        }
+    s->n_eos = llm_gvocab_eos(s->sh->gvocab, &s->eos);
+    while (s->n_eos > 0 && (uint32_t) s->eos[s->n_eos - 1] >= s->m->head.rows) {
+        s->n_eos--;
     }
-    return LLM_OK;
 }
 
 /* Running sequences of the leader before, oldest first; more than n_parallel cannot be. */
@@ -683,29 +546,31 @@ llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_sha
     s->n_parallel = n_parallel;
     s->n_threads = llm_pool_size(pool);
 
-    s->seqs = calloc(n_parallel, sizeof(seq_t));
+    uint32_t max_tokens = LLM_SCHED_PIECE + n_parallel;
+    if (m->enc.n_layers > 0 && max_tokens < shared->n_ctx) {
+        max_tokens = shared->n_ctx;     /* an encoder takes its whole input in one step */
+    }
+    s->seqs = calloc(n_parallel, sizeof(llm_seq_t));
     s->batch = calloc(n_parallel, sizeof(llm_fwd_seq_t));
     s->who = calloc(n_parallel, sizeof(uint32_t));
     s->samplers = calloc(s->n_threads, sizeof(*s->samplers));
+    s->picked = calloc(max_tokens, sizeof(*s->picked));
+    collect_eos(s);
     llm_code_t rc = LLM_OK;
-    if (s->seqs == NULL || s->batch == NULL || s->who == NULL || s->samplers == NULL) {
+    if (s->seqs == NULL || s->batch == NULL || s->who == NULL || s->samplers == NULL
+        || s->picked == NULL) {
         rc = llm_fail(err, LLM_E_NOMEM, "scheduler for %u sequences: out of memory", n_parallel);
     }
     for (uint32_t i = 0; rc == LLM_OK && i < s->n_threads; i++) {
         rc = llm_sampler_new(&s->samplers[i], m->head.rows, err);
     }
     if (rc == LLM_OK) {
-        rc = collect_eos(s, err);
+        rc = llm_constrain_new(&s->constrain, shared, s->n_threads, err);
     }
     if (rc == LLM_OK) {
         rc = llm_kv_new(&s->kv, shared, err);
     }
     if (rc == LLM_OK) {
-        /* an encoder takes its whole input in one step */
-        uint32_t max_tokens = LLM_SCHED_PIECE + n_parallel;
-        if (m->enc.n_layers > 0 && max_tokens < shared->n_ctx) {
-            max_tokens = shared->n_ctx;
-        }
         rc = llm_fwd_new(&s->fwd, m, pool, shared->kv, kv_type, max_tokens, shared->n_ctx, err);
     }
     if (rc != LLM_OK) {
@@ -730,7 +595,8 @@ llm_sched_free(llm_sched_t *s)
     free(s->seqs);
     free(s->batch);
     free(s->who);
-    free(s->eos);
+    free(s->picked);
+    llm_constrain_free(s->constrain);
     llm_kv_free(s->kv);
     llm_fwd_free(s->fwd);
     free(s);

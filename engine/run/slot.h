@@ -24,6 +24,7 @@
 #ifndef LLM_SLOT_H
 #define LLM_SLOT_H
 
+#include "grammar.h"
 #include "llm.h"
 #include "tensor/kern.h"
 
@@ -78,6 +79,13 @@ typedef struct {
     _Atomic uint32_t finish;            /* llm_finish_t; written before DONE */
     _Atomic uint64_t queued_ns, started_ns, first_ns, last_ns;
 
+    /*
+     * Number + 1 of the place (llm_place_t) with the grammar of the output, 0: none. While a worker
+     * still fills the record it may name a place that it is about to check.
+     */
+    _Atomic uint32_t place;
+    uint64_t         grammar_id[2];
+
     uint32_t         n_prompt, max_new, n_top, n_bias;
     bool             prompt_logprobs, top_raw;
     llm_sampling_t   sampling;          /* its bias pointer is unused: see bias below */
@@ -122,6 +130,19 @@ typedef struct {
     _Atomic uint64_t used;
 } llm_page_t;
 
+/*
+ * A place for one compiled grammar, which jobs share. Nobody counts its users: they are the slots
+ * that name it (share/place.c). Written by workers, read by the leader for slots that are queued or
+ * running.
+ */
+typedef struct {
+    _Atomic uint64_t state;             /* LLM_PLACE_*, while it is filled with the owner */
+    _Atomic uint64_t id[2];             /* of the grammar */
+    _Atomic uint32_t bytes;
+} llm_place_t;
+
+enum { LLM_PLACE_FREE, LLM_PLACE_FILLING, LLM_PLACE_READY };
+
 /* The shared state as the scheduler sees it; pointers into the arena, valid in every process. */
 typedef struct {
     uint32_t    n_slots, n_pages, n_ctx, top_stride, n_table;
@@ -132,6 +153,12 @@ typedef struct {
     size_t      page_bytes;
     /* random: nobody can construct a collision of prefix hashes */
     uint64_t    hash_key[2];
+
+    uint32_t     n_places;
+    llm_place_t *places;
+    uint8_t     *blocks;                /* n_places grammars, LLM_GRAMMAR_MAX_BYTES apart */
+    /* outside the arena, but made before the fork as well */
+    const llm_gvocab_t *gvocab;
 } llm_shared_t;
 
 /*
@@ -142,6 +169,18 @@ static inline llm_slot_t *
 llm_slot(const llm_shared_t *s, uint32_t i)
 {
     return (llm_slot_t *) (s->slots + (size_t) i * s->slot_bytes);
+}
+
+static inline uint32_t
+llm_slot_index(const llm_shared_t *s, const llm_slot_t *sl)
+{
+    return (uint32_t) ((size_t) ((const uint8_t *) sl - s->slots) / s->slot_bytes);
+}
+
+static inline llm_grammar_t *
+llm_place_block(const llm_shared_t *s, uint32_t i)
+{
+    return (llm_grammar_t *) (s->blocks + (size_t) i * LLM_GRAMMAR_MAX_BYTES);
 }
 
 #define LLM_SLOT_HEAD ((sizeof(llm_slot_t) + 63) & ~(size_t) 63)

@@ -21,6 +21,7 @@
 #define MAX_PARALLEL 256u
 #define MAX_TOP   256u
 #define MAX_THREADS 256u
+#define MAX_PLACES 256u             /* grammars that are in use at once */
 
 uint64_t
 llm_now_ns(void)
@@ -170,7 +171,10 @@ layout(llm_arena_t *a, const llm_model_t *m)
     a->slots_off = (sizeof(*a) + page - 1) & ~(page - 1);
     a->pages_off = (a->slots_off + a->conf.n_slots * a->slot_bytes + page - 1) & ~(page - 1);
     a->kv_off = (a->pages_off + a->n_pages * sizeof(llm_page_t) + page - 1) & ~(page - 1);
-    a->bytes = a->kv_off + a->n_pages * a->page_bytes;
+    a->n_places = a->conf.n_slots < MAX_PLACES ? a->conf.n_slots : MAX_PLACES;
+    a->places_off = (a->kv_off + a->n_pages * a->page_bytes + page - 1) & ~(page - 1);
+    a->blocks_off = (a->places_off + a->n_places * sizeof(llm_place_t) + page - 1) & ~(page - 1);
+    a->bytes = a->blocks_off + (size_t) a->n_places * LLM_GRAMMAR_MAX_BYTES;
 }
 
 static llm_code_t
@@ -239,10 +243,14 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
         .kv = (uint8_t *) a + a->kv_off,
         .page_bytes = a->page_bytes,
         .hash_key = { a->hash_key[0], a->hash_key[1] },
+        .n_places = a->n_places,
+        .places = (llm_place_t *) ((uint8_t *) a + a->places_off),
+        .blocks = (uint8_t *) a + a->blocks_off,
     };
     rc = workers_init(a, err);
     if (rc == LLM_OK) {
         rc = llm_gvocab_new(&e->gvocab, m->tok, err);
+        e->sh.gvocab = e->gvocab;
     }
     if (rc == LLM_OK) {
         rc = llm_constraints_new(&e->constraints, err);

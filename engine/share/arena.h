@@ -2,8 +2,8 @@
  * arena.h - the memory that all processes share, and one process's view of it.
  *
  * The arena is anonymous shared memory made before the workers are forked, so every process sees it
- * at the same address. It holds the worker records, the slots (run/slot.h), the page records and
- * the KV pages. Nothing in it is a pointer.
+ * at the same address. It holds the worker records, the slots (run/slot.h), the page records, the
+ * KV pages and the grammars of constrained outputs. Nothing in it is a pointer.
  */
 #ifndef LLM_ARENA_H
 #define LLM_ARENA_H
@@ -32,7 +32,8 @@ typedef struct {
     llm_engine_conf_t conf;
     uint32_t          n_pages, n_table, top_stride;
     size_t            slot_bytes, page_bytes, bytes;
-    size_t            slots_off, pages_off, kv_off;
+    size_t            slots_off, pages_off, kv_off, places_off, blocks_off;
+    uint32_t          n_places;
     uint64_t          hash_key[2];
 
     pthread_mutex_t   leader;           /* robust, process-shared: who holds it leads */
@@ -96,6 +97,13 @@ bool llm_worker_alive(llm_arena_t *a, uint32_t worker, uint32_t generation);
 /* An empty cache. Errors: NOMEM. */
 llm_code_t llm_constraints_new(llm_constraints_t **out, llm_err_t *err);
 void llm_constraints_free(llm_constraints_t *c);
+
+/*
+ * Makes the slot, which this worker has claimed, name a place with the grammar of the constraint:
+ * one that has it already, or one that nobody uses, into which it is copied (place.c). O(bytes of
+ * the grammar), no lock. False: no place is free.   Thread: the worker's, as llm_job_submit.
+ */
+bool llm_place_use(llm_engine_t *e, llm_slot_t *slot, const llm_constraint_t *c);
 
 uint64_t llm_now_ns(void);
 

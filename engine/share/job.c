@@ -70,11 +70,9 @@ check(const llm_engine_t *e, const llm_job_conf_t *c, llm_err_t *err)
         return llm_fail(err, LLM_E_ARG, "%u alternatives for a token; at most %u are possible",
                         c->n_top, e->arena->conf.max_top);
     }
-    if (c->constraint != NULL || c->embed != LLM_EMBED_NONE || c->sampling.watermark_delta != 0) {
+    if (c->embed != LLM_EMBED_NONE || c->sampling.watermark_delta != 0) {
         return llm_fail(err, LLM_E_UNSUPPORTED, "this version does not %s",
-                        c->constraint != NULL           ? "constrain the output"
-                        : c->embed != LLM_EMBED_NONE ? "compute embeddings"
-                                                        : "watermark");
+                        c->embed != LLM_EMBED_NONE ? "compute embeddings" : "watermark");
     }
     return check_sampling(e, &c->sampling, err);
 }
@@ -112,6 +110,12 @@ llm_job_submit(llm_engine_t *e, const llm_job_conf_t *conf, llm_job_t *job, llm_
     llm_slot_t *slot = claim(e, &index);
     if (slot == NULL) {
         return llm_fail(err, LLM_E_BUSY, "all %u slots are taken", e->sh.n_slots);
+    }
+
+    atomic_store_explicit(&slot->place, 0, memory_order_relaxed);
+    if (conf->constraint != NULL && !llm_place_use(e, slot, conf->constraint)) {
+        llm_slot_free(slot);
+        return llm_fail(err, LLM_E_BUSY, "all places for grammars are taken");
     }
 
     uint32_t room = e->arena->conf.n_ctx - conf->n_tokens;

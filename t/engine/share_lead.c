@@ -17,6 +17,7 @@ typedef struct {
 } child_t;
 
 static child_t *board;      /* shared */
+static llm_constraint_t *constraint;        /* of job 2; made before the fork for the engine in use */
 static volatile sig_atomic_t want_drain, want_leave;
 
 static void
@@ -44,7 +45,20 @@ job_of(int i, int32_t *ids)
     c.sampling.ignore_eos = true;
     c.sampling.sample = true;
     c.sampling.seed = (uint64_t) i;
+    c.constraint = i == 2 ? constraint : NULL;
     return c;
+}
+
+static int
+open_all(rig_t *rig, const llm_engine_conf_t *conf)
+{
+    static const char words[] = "([a-z]{1,9}[ ,;])+";
+    llm_err_t err;
+    if (!rig_open(rig, MODEL, conf)) {
+        return 0;
+    }
+    llm_constraint_free(constraint);
+    return llm_constraint_new(&constraint, rig->engine, LLM_CONSTRAIN_REGEX, words, strlen(words), &err) == LLM_OK;
 }
 
 /* Joins, runs job i slowly enough to be disturbed, leaves. */
@@ -226,7 +240,7 @@ main(void)
     rig_t rig;
 
     board = mmap(NULL, 3 * sizeof(child_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (!ok(board != MAP_FAILED && rig_open(&rig, MODEL, &conf) && rig_join(&rig), "engine")) {
+    if (!ok(board != MAP_FAILED && open_all(&rig, &conf) && rig_join(&rig), "engine")) {
         return done_testing();
     }
     for (int i = 0; i < 3; i++) {
@@ -236,7 +250,7 @@ main(void)
     }
     rig_close(&rig);
 
-    if (ok(rig_open(&rig, MODEL, &conf), "engine for workers")) {
+    if (ok(open_all(&rig, &conf), "engine for workers")) {
         for (int round = 0; round < 3; round++) {
             test_takeover(&rig, alone);
         }
@@ -245,6 +259,7 @@ main(void)
         test_drain(&rig, alone);
         llm_engine_free(rig.engine);
         llm_model_close(rig.model);
+        llm_constraint_free(constraint);
     }
     return done_testing();
 }

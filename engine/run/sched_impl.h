@@ -1,0 +1,79 @@
+/*
+ * sched_impl.h - what the files of the scheduler share: its state and the running sequences.
+ *
+ *   sched.c    sequences come and go; the step from composition to publication
+ *   choose.c   the rows of a step: log-probabilities of prompts, new tokens
+ */
+#ifndef LLM_SCHED_IMPL_H
+#define LLM_SCHED_IMPL_H
+
+#include "constrain.h"
+#include "forward.h"
+#include "sample.h"
+#include "sched.h"
+
+/* A sequence that the leader works on. */
+typedef struct {
+    llm_slot_t *slot;
+    uint64_t    chain;          /* hash of the last full page that is computed */
+    uint32_t    n_chained;      /* tokens that chain covers */
+    uint32_t    n_past, n_tokens;
+    uint32_t    n_step;         /* tokens in this step */
+    uint32_t    row0, n_rows;   /* its logits rows in this step */
+    bool        no_share;       /* prompt log-probabilities: every position needs its own pass */
+    bool        encode;         /* this step runs the encoder over its prompt */
+    bool        broken;         /* no token can follow: it ends with an error */
+} llm_seq_t;
+
+/*
+ * Encoder-decoder models: the prompt is the encoder's input and takes the first pages of the table
+ * (keys and values of the encoder's output for the decoder). The decoder's own sequence begins with
+ * one more token, decoder_start, so the sequence has n_tokens + 1 tokens to compute, of which the
+ * first n_prompt are computed at once by the encoder.
+ */
+
+struct llm_sched {
+    const llm_model_t *m;
+    llm_pool_t        *pool;
+    llm_shared_t      *sh;
+    llm_kv_t          *kv;
+    llm_fwd_t         *fwd;
+    llm_sched_host_t   host;
+    llm_sched_stats_t *stats;
+    uint32_t           n_parallel, n_threads;
+    llm_sampler_t    **samplers;        /* [n_threads] */
+    llm_seq_t         *seqs;            /* [n_parallel] running, oldest first */
+    uint32_t           n_seqs;
+    llm_fwd_seq_t     *batch;           /* [n_parallel] */
+    uint32_t          *who;             /* [n_parallel]: batch entry -> seqs index */
+    uint32_t           n_batch;
+    double             prefill_ns;      /* smoothed time of one prompt token; 0: not measured yet */
+    const int32_t     *eos;             /* ids that end a generation */
+    uint32_t           n_eos;
+    llm_constrain_t   *constrain;
+    int32_t           *picked;          /* [rows of a step]: new tokens; -1: there is none */
+};
+
+static inline bool
+llm_sched_encdec(const llm_sched_t *s)
+{
+    return s->m->enc.n_layers > 0;
+}
+
+/* Tokens to compute before the next one can be sampled. */
+static inline uint32_t
+llm_seq_target(const llm_sched_t *s, const llm_seq_t *q)
+{
+    return q->n_tokens + llm_sched_encdec(s);
+}
+
+/* -- choose.c */
+
+/*
+ * Logits of all rows of the step, and what they give: log-probabilities of prompt tokens and new
+ * tokens, which go to s->picked. Writes into the records what belongs to those tokens; nothing is
+ * visible yet.
+ */
+void llm_sched_choose(llm_sched_t *s);
+
+#endif
