@@ -349,7 +349,9 @@ ngx_http_llm_lua_resume(ngx_http_llm_lua_ctx_t *lctx, int nargs)
         result = NGX_DECLINED;
 
     } else if (vm->killed && (rc == 0 || rc == LUA_YIELD)) {
-        result = ngx_http_llm_lua_fail(lctx, "ran past its limits");
+        result = ngx_http_llm_lua_fail(lctx, vm->starved
+                                             ? "not enough memory"
+                                             : "ran past its limits");
 
     } else if (rc == 0) {
         result = ngx_http_llm_lua_finish(lctx);
@@ -676,8 +678,8 @@ ngx_http_llm_lua_release(ngx_http_llm_lua_ctx_t *lctx)
 
 
 /*
- * LuaJIT does not collect when the allocator refuses, so garbage is collected
- * well before the limit; the little that this takes must not be refused.
+ * LuaJIT does not collect because memory is short, so garbage is collected
+ * well before the limit.
  */
 
 void
@@ -689,11 +691,16 @@ ngx_http_llm_lua_collect(void)
     vm = &ngx_http_llm_lua_vm;
     limit = vm->limit;
 
+    if (vm->starved) {
+        vm->starved = 0;
+        ngx_http_llm_lua_vm_end(vm);
+    }
+
     if (limit == 0 || vm->used < limit / 2) {
         return;
     }
 
-    vm->limit = 0;
+    vm->limit = 0;              /* the little that this takes is granted */
 
     if (lua_cpcall(vm->state, ngx_http_llm_lua_collect_protected, NULL)
         != 0)

@@ -52,6 +52,7 @@ typedef struct {
  */
 char *ngx_http_llm_lua_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_lua_file(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_lua_memory(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 /*
  * Checks that a chat template compiles; called in the master when a model is

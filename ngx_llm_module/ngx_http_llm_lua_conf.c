@@ -12,6 +12,10 @@
 
 #define NGX_HTTP_LLM_LUA_MAX_SOURCE  (1024 * 1024)
 
+/* loading the library takes 0.9m; the maximum keeps sums within size_t */
+#define NGX_HTTP_LLM_LUA_MIN_MEMORY  ((size_t) 2 * 1024 * 1024)
+#define NGX_HTTP_LLM_LUA_MAX_MEMORY  ((size_t) 64 * 1024 * 1024 * 1024)
+
 
 typedef enum {
     sw_code = 0,
@@ -156,6 +160,30 @@ done:
     }
 
     return rv;
+}
+
+
+char *
+ngx_http_llm_lua_memory(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    char    *rv;
+    size_t   size;
+
+    rv = ngx_conf_set_size_slot(cf, cmd, conf);
+
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    size = *(size_t *) ((char *) conf + cmd->offset);
+
+    if (size < NGX_HTTP_LLM_LUA_MIN_MEMORY
+        || size > NGX_HTTP_LLM_LUA_MAX_MEMORY)
+    {
+        return "must be between 2m and 65536m";
+    }
+
+    return NGX_CONF_OK;
 }
 
 

@@ -40,7 +40,7 @@ struct ngx_http_llm_lua_hook_s {
 typedef struct {
     lua_State                *state;    /* NULL: none */
     size_t                    used;     /* bytes of Lua memory */
-    size_t                    limit;    /* 0: none */
+    size_t                    limit;    /* of used; 0: none */
     size_t                    output;
     ngx_flag_t                jit;
     ngx_str_t                 path;     /* modules of the operator */
@@ -53,6 +53,7 @@ typedef struct {
     ngx_msec_t                allowed;  /* the timeout that applies */
     ngx_uint_t                budget;   /* the steps that apply */
     unsigned                  killed:1; /* ran past a limit */
+    unsigned                  starved:1; /* that of memory */
 
     int                       null;     /* registry references */
     int                       array;

@@ -10,6 +10,18 @@
  * instruction, so that a pcall() of the script cannot keep it alive.  The
  * hook does not fire inside C functions of LuaJIT nor, with the JIT on, in
  * compiled loops.
+ *
+ * Memory is limited by the same hook, because LuaJIT does not survive every
+ * refusal of its allocator.  Fast functions (string.sub, string.lower,
+ * tostring, ...) do not keep the top of the stack, where the error is put: a
+ * refusal there overwrites the frames of their callers.  The stack cannot
+ * grow without memory at the start of a Lua function, nor can lua_newstate()
+ * go on.  So what goes past the limit is granted, and the next instruction
+ * raises the error.  Only one operation can be past the limit at a time: a
+ * fast function makes at most a buffer of twice its argument, a string as
+ * long and a table of strings twice as large, together less than four times
+ * what is in use.  What is refused beyond that is refused to others, which
+ * cope.  If the system itself has no memory, a reserve helps out once.
  */
 #include "ngx_http_llm_lua_state.h"
 
@@ -17,9 +29,17 @@
 #define NGX_HTTP_LLM_LUA_COUNT  1000    /* instructions between two looks */
 #define NGX_HTTP_LLM_LUA_CLOCK  8000    /* the same for the clock */
 
+/* how far past the limit one operation may be: see above, and a stack */
+#define NGX_HTTP_LLM_LUA_PAST     4     /* times the limit */
+#define NGX_HTTP_LLM_LUA_RESERVE  (1024 * 1024)
+
 
 static void *ngx_http_llm_lua_vm_alloc(void *data, void *ptr, size_t osize,
     size_t nsize);
+static void ngx_http_llm_lua_vm_starve(ngx_http_llm_lua_vm_t *vm);
+static void *ngx_http_llm_lua_vm_realloc(void *ptr, size_t osize,
+    size_t nsize);
+static void ngx_http_llm_lua_vm_free(void *ptr);
 static int ngx_http_llm_lua_vm_init(lua_State *L);
 static void ngx_http_llm_lua_vm_libs(lua_State *L);
 static int ngx_http_llm_lua_vm_loader(lua_State *L);
@@ -32,6 +52,14 @@ static uint64_t ngx_http_llm_lua_vm_now(void);
 ngx_http_llm_lua_vm_t  ngx_http_llm_lua_vm;
 
 
+/* costs no memory while it is not touched; empty again when all is freed */
+static struct {
+    u_char       data[NGX_HTTP_LLM_LUA_RESERVE] __attribute__((aligned(16)));
+    size_t       used;
+    ngx_uint_t   blocks;
+} ngx_http_llm_lua_reserve;
+
+
 ngx_int_t
 ngx_http_llm_lua_vm_open(ngx_http_llm_lua_vm_t *vm, u_char *err, size_t len)
 {
@@ -39,6 +67,7 @@ ngx_http_llm_lua_vm_open(ngx_http_llm_lua_vm_t *vm, u_char *err, size_t len)
 
     vm->used = 0;
     vm->current = NULL;
+    vm->starved = 0;
 
     vm->state = lua_newstate(ngx_http_llm_lua_vm_alloc, vm);
     if (vm->state == NULL) {
@@ -69,32 +98,123 @@ ngx_http_llm_lua_vm_close(ngx_http_llm_lua_vm_t *vm)
 }
 
 
+/* -------------------------------------------------------------- memory */
+
+static ngx_inline ngx_uint_t
+ngx_http_llm_lua_vm_reserved(void *ptr)
+{
+    return (uintptr_t) ptr - (uintptr_t) ngx_http_llm_lua_reserve.data
+           < NGX_HTTP_LLM_LUA_RESERVE;
+}
+
+
 static void *
 ngx_http_llm_lua_vm_alloc(void *data, void *ptr, size_t osize, size_t nsize)
 {
     ngx_http_llm_lua_vm_t *vm = data;
 
-    void  *new;
+    void    *new;
+    size_t   most;
 
     if (nsize == 0) {
         vm->used -= osize;
-        ngx_free(ptr);
+        ngx_http_llm_lua_vm_free(ptr);
         return NULL;
     }
 
-    if (vm->limit && nsize > osize
-        && (vm->used > vm->limit || nsize - osize > vm->limit - vm->used))
-    {
+    if (vm->limit && nsize > osize) {
+        most = vm->limit + vm->limit * NGX_HTTP_LLM_LUA_PAST
+               + NGX_HTTP_LLM_LUA_RESERVE;
+
+        if (vm->used > most || nsize - osize > most - vm->used) {
+            return NULL;
+        }
+
+        if (vm->used + nsize - osize > vm->limit) {
+            ngx_http_llm_lua_vm_starve(vm);
+        }
+    }
+
+    new = ngx_http_llm_lua_vm_realloc(ptr, osize, nsize);
+
+    if (new == NULL) {
         return NULL;
     }
 
-    new = realloc(ptr, nsize);
+    if (ngx_http_llm_lua_vm_reserved(new)) {
+        ngx_http_llm_lua_vm_starve(vm);
+    }
 
-    if (new) {
-        vm->used += nsize - osize;
+    vm->used += nsize - osize;
+
+    return new;
+}
+
+
+/* what runs ends at its next instruction; lua_sethook() may be called here */
+
+static void
+ngx_http_llm_lua_vm_starve(ngx_http_llm_lua_vm_t *vm)
+{
+    if (vm->starved || vm->state == NULL) {
+        return;
+    }
+
+    vm->starved = 1;
+    vm->killed = 1;
+
+    lua_sethook(vm->state, ngx_http_llm_lua_vm_count, LUA_MASKCOUNT, 1);
+}
+
+
+/* realloc(), and where the system has no memory the reserve */
+
+static void *
+ngx_http_llm_lua_vm_realloc(void *ptr, size_t osize, size_t nsize)
+{
+    void        *new;
+    size_t       size;
+    ngx_uint_t   reserved;
+
+    reserved = ngx_http_llm_lua_vm_reserved(ptr);
+
+    new = realloc(reserved ? NULL : ptr, nsize);
+
+    if (new == NULL) {
+        size = ngx_align(nsize, 16);
+
+        if (size > NGX_HTTP_LLM_LUA_RESERVE - ngx_http_llm_lua_reserve.used) {
+            return NULL;
+        }
+
+        new = ngx_http_llm_lua_reserve.data + ngx_http_llm_lua_reserve.used;
+        ngx_http_llm_lua_reserve.used += size;
+        ngx_http_llm_lua_reserve.blocks++;
+
+    } else if (!reserved) {
+        return new;
+    }
+
+    if (ptr) {
+        ngx_memcpy(new, ptr, ngx_min(osize, nsize));
+        ngx_http_llm_lua_vm_free(ptr);
     }
 
     return new;
+}
+
+
+static void
+ngx_http_llm_lua_vm_free(void *ptr)
+{
+    if (!ngx_http_llm_lua_vm_reserved(ptr)) {
+        ngx_free(ptr);
+        return;
+    }
+
+    if (--ngx_http_llm_lua_reserve.blocks == 0) {
+        ngx_http_llm_lua_reserve.used = 0;
+    }
 }
 
 
@@ -302,6 +422,7 @@ ngx_http_llm_lua_vm_begin(ngx_http_llm_lua_vm_t *vm, ngx_msec_t ms,
     ngx_uint_t steps)
 {
     vm->killed = 0;
+    vm->starved = 0;
     vm->counted = 0;
     vm->allowed = ms;
     vm->budget = steps;
@@ -323,7 +444,11 @@ ngx_http_llm_lua_vm_end(ngx_http_llm_lua_vm_t *vm)
 static void
 ngx_http_llm_lua_vm_count(lua_State *L, lua_Debug *ar)
 {
-    ngx_http_llm_lua_vm_t  *vm = &ngx_http_llm_lua_vm;
+    void                   *data;
+    ngx_http_llm_lua_vm_t  *vm;
+
+    (void) lua_getallocf(L, &data);
+    vm = data;
 
     if (!vm->killed) {
         vm->counted += NGX_HTTP_LLM_LUA_COUNT;
@@ -343,7 +468,10 @@ ngx_http_llm_lua_vm_count(lua_State *L, lua_Debug *ar)
 
     luaL_where(L, 0);               /* a hook has no level of its own */
 
-    if (vm->budget && vm->counted > vm->budget) {
+    if (vm->starved) {
+        lua_pushliteral(L, "not enough memory");
+
+    } else if (vm->budget && vm->counted > vm->budget) {
         lua_pushfstring(L, "ran for more than %d instructions",
                         (int) vm->budget);
 

@@ -211,7 +211,7 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       NULL },
 
     ngx_http_llm_lua_command("llm_lua_memory", NGX_CONF_TAKE1,
-                             ngx_conf_set_size_slot, memory),
+                             ngx_http_llm_lua_memory, memory),
     ngx_http_llm_lua_command("llm_lua_steps", NGX_CONF_TAKE1,
                              ngx_conf_set_num_slot, steps),
     ngx_http_llm_lua_command("llm_lua_timeout", NGX_CONF_TAKE1,

@@ -7,7 +7,8 @@ package LLM::Nginx;
 # Does not own: HTTP (LLM::HTTP).  Every test ends with $n->stop, which asserts a clean error log.
 #
 #   my $n = LLM::Nginx->new(workers => 2);            # also: ports => 2, main => "...", events => "...",
-#                                                     # level => "debug", module => 0 (do not load ours)
+#                                                     # level => "debug", module => 0 (do not load ours),
+#                                                     # preload => a library before all others
 #   $n->conf(<<'EOC');                                # the inside of http {}; %%PORT%%, %%PORT1%%, %%DIR%%, %%ROOT%%
 #       llm_model tiny { weights %%ROOT%%/t/fixtures/gguf/llama-F32.gguf; }
 #       server { listen 127.0.0.1:%%PORT%%; location / { llm_pass tiny; } }
@@ -149,11 +150,12 @@ sub raw_conf {
 
 sub _env {
     my ($self) = @_;
+    $ENV{LD_PRELOAD} = $self->{preload} if $self->{preload};
     return unless $ENV{LLM_TEST_SAN};
     chomp(my $lib = `gcc -print-file-name=libasan.so`);
-    $ENV{LD_PRELOAD} = $lib;
+    $ENV{LD_PRELOAD} = join ' ', grep { $_ } $self->{preload}, $lib;
     # nginx leaves what the kernel frees anyway: leaks are looked for in the tests of the engine only
-    $ENV{ASAN_OPTIONS} = 'detect_odr_violation=0:halt_on_error=1:exitcode=99:detect_leaks=0';
+    $ENV{ASAN_OPTIONS} = 'detect_odr_violation=0:halt_on_error=1:exitcode=99:detect_leaks=0:verify_asan_link_order=0';
     $ENV{UBSAN_OPTIONS} ||= 'print_stacktrace=1';
 }
 
