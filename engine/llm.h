@@ -102,6 +102,12 @@ typedef struct {
 llm_code_t llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err);
 void llm_model_close(llm_model_t *m);
 const llm_model_info_t *llm_model_info(const llm_model_t *m);
+/*
+ * A number that changes when a file of the model does: of names, devices, inodes, sizes and times
+ * of change of the file, of the other parts of a split, of all files in a directory. Opens nothing
+ * but the directory. Errors: IO, NOMEM.
+ */
+llm_code_t llm_model_stamp(const char *path, uint64_t *stamp, llm_err_t *err);
 /* Whether llm_model_conf_t.quantize may have this value. */
 bool llm_model_can_quantize(const char *format);
 

@@ -61,11 +61,7 @@ ngx_http_llm_arena_find(ngx_str_t *path, ngx_http_llm_key_t *key,
 
         if (instance->path.len != path->len
             || ngx_strncmp(instance->path.data, path->data, path->len) != 0
-            || k->dev != key->dev
-            || k->ino != key->ino
-            || k->size != key->size
-            || k->mtime.tv_sec != key->mtime.tv_sec
-            || k->mtime.tv_nsec != key->mtime.tv_nsec
+            || k->stamp != key->stamp
             || ngx_strcmp(k->quantize, key->quantize) != 0)
         {
             continue;

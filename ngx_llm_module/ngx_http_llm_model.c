@@ -7,8 +7,6 @@
  */
 #include "ngx_http_llm_conf.h"
 
-#include <sys/stat.h>
-
 
 #define NGX_HTTP_LLM_DEFAULT_CONTEXT  8192
 #define NGX_HTTP_LLM_MAX_TEMPLATE     (1024 * 1024)
@@ -269,8 +267,7 @@ static char *
 ngx_http_llm_set_weights(ngx_conf_t *cf, ngx_http_llm_model_t *model,
     ngx_str_t *value)
 {
-    struct stat          st;
-    ngx_http_llm_key_t  *key;
+    llm_err_t  err;
 
     model->weights = value[1];
 
@@ -282,18 +279,14 @@ ngx_http_llm_set_weights(ngx_conf_t *cf, ngx_http_llm_model_t *model,
         return NGX_CONF_OK;
     }
 
-    if (stat((char *) model->weights.data, &st) == -1) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
-                           "\"weights\" file \"%V\" cannot be used",
-                           &model->weights);
+    if (llm_model_stamp((char *) model->weights.data, &model->key.stamp,
+                        &err)
+        != LLM_OK)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"weights\" cannot be used: %s", err.msg);
         return NGX_CONF_ERROR;
     }
-
-    key = &model->key;
-    key->dev = st.st_dev;
-    key->ino = st.st_ino;
-    key->size = st.st_size;
-    key->mtime = st.st_mtim;
 
     return NGX_CONF_OK;
 }

@@ -42,7 +42,7 @@ typedef struct ngx_http_llm_ctx_s       ngx_http_llm_ctx_t;
 typedef struct {
     size_t                     memory;      /* bytes of one Lua state */
     ngx_uint_t                 steps;       /* VM instructions of one resume */
-    ngx_msec_t                 timeout;     /* wall time of one hook call */
+    ngx_msec_t                 timeout;     /* CPU time of one resume */
     size_t                     output;      /* bytes that a template renders */
     ngx_flag_t                 jit;
     ngx_str_t                  path;        /* folder that holds llm/ */
@@ -102,10 +102,7 @@ typedef struct {
 
 /* what makes two llm_model blocks share one instance */
 typedef struct {
-    dev_t                      dev;
-    ino_t                      ino;
-    off_t                      size;
-    struct timespec            mtime;
+    uint64_t                   stamp;       /* llm_model_stamp() */
     char                       quantize[8]; /* "": as the file has it */
     llm_engine_conf_t          engine;
 } ngx_http_llm_key_t;

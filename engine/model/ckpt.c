@@ -36,26 +36,6 @@ llm_dtype(llm_dtype_t t)
 
 /* ------------------------------------------------------------------- files */
 
-static uint64_t
-fnv1a(uint64_t hash, const void *data, size_t n)
-{
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++) {
-        hash = (hash ^ p[i]) * 0x100000001b3;
-    }
-    return hash;
-}
-
-uint64_t
-llm_ckpt_mix(uint64_t hash, const char *name, const struct stat *st)
-{
-    const uint64_t facts[] = {
-        st->st_dev, st->st_ino, (uint64_t) st->st_size,
-        (uint64_t) st->st_mtim.tv_sec, (uint64_t) st->st_mtim.tv_nsec,
-    };
-    return fnv1a(fnv1a(hash, name, strlen(name)), facts, sizeof(facts));
-}
-
 llm_code_t
 llm_ckpt_add_file(llm_ckpt_t *c, const char *path, llm_err_t *err)
 {
@@ -83,7 +63,6 @@ llm_ckpt_add_file(llm_ckpt_t *c, const char *path, llm_err_t *err)
     }
     c->files[c->n_files++] = (llm_ckpt_file_t) { copy, fd, (uint64_t) st.st_size };
     c->bytes += (uint64_t) st.st_size;
-    c->fingerprint = llm_ckpt_mix(c->fingerprint, path, &st);
     return LLM_OK;
 }
 
@@ -347,7 +326,6 @@ llm_ckpt_open(llm_ckpt_t **out, const char *path, llm_err_t *err)
     if (c == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "%s: no memory", path);
     }
-    c->fingerprint = 0xcbf29ce484222325;
     llm_code_t rc;
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
         rc = open_dir(c, path, err);
@@ -429,12 +407,6 @@ uint64_t
 llm_ckpt_file_bytes(const llm_ckpt_t *c)
 {
     return c->bytes;
-}
-
-uint64_t
-llm_ckpt_fingerprint(const llm_ckpt_t *c)
-{
-    return c->fingerprint;
 }
 
 llm_code_t

@@ -56,8 +56,6 @@ const llm_ckpt_tensor_t *llm_ckpt_find(const llm_ckpt_t *c, const char *name);
 /* Path of the file that holds the tensor, for messages. */
 const char *llm_ckpt_path(const llm_ckpt_t *c, const llm_ckpt_tensor_t *t);
 uint64_t llm_ckpt_file_bytes(const llm_ckpt_t *c);
-/* Of paths, devices, inodes, sizes and times of change of all files. */
-uint64_t llm_ckpt_fingerprint(const llm_ckpt_t *c);
 
 /*
  * Copies n bytes, from byte `from` of the tensor's data as the file holds it, to dst. Errors: IO

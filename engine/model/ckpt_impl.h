@@ -6,8 +6,6 @@
 
 #include "model/ckpt.h"
 
-#include <sys/stat.h>
-
 typedef unsigned long long ull_t;   /* for %llu */
 
 typedef struct {
@@ -21,7 +19,7 @@ struct llm_ckpt {
     size_t             n_files;
     llm_ckpt_tensor_t *tensors;     /* names are owned */
     size_t             n_tensors, cap;
-    uint64_t           bytes, fingerprint;
+    uint64_t           bytes;
 };
 
 /* Opens a regular file and appends it to c->files. Errors: IO, UNSUPPORTED (too many), NOMEM. */
@@ -35,8 +33,6 @@ llm_code_t llm_ckpt_pread(const llm_ckpt_file_t *f, void *dst, size_t n, uint64_
  */
 llm_code_t llm_ckpt_add_tensor(llm_ckpt_t *c, const llm_ckpt_tensor_t *t, const char *name,
                                size_t len, llm_err_t *err);
-/* The hash of facts with a name and what tells one version of its file from another added. */
-uint64_t llm_ckpt_mix(uint64_t hash, const char *name, const struct stat *st);
 /* Sets t->size from its dims and dtype; false when it overflows. */
 bool llm_ckpt_size(llm_ckpt_tensor_t *t);
 

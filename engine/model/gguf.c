@@ -621,26 +621,6 @@ parse(llm_gguf_t *g, llm_err_t *err)
     return rc == LLM_OK ? place_tensors(g, err) : rc;
 }
 
-static uint64_t
-fnv1a(uint64_t hash, const void *data, size_t n)
-{
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++) {
-        hash = (hash ^ p[i]) * 0x100000001b3;
-    }
-    return hash;
-}
-
-static uint64_t
-fingerprint(const char *path, const struct stat *st)
-{
-    const uint64_t facts[] = {
-        st->st_dev, st->st_ino, (uint64_t) st->st_size,
-        (uint64_t) st->st_mtim.tv_sec, (uint64_t) st->st_mtim.tv_nsec,
-    };
-    return fnv1a(fnv1a(0xcbf29ce484222325, path, strlen(path)), facts, sizeof(facts));
-}
-
 static llm_code_t
 open_file(llm_gguf_t *g, llm_err_t *err)
 {
@@ -655,7 +635,6 @@ open_file(llm_gguf_t *g, llm_err_t *err)
                         S_ISDIR(st.st_mode) ? "is a directory" : "is not a regular file");
     }
     g->file_size = (uint64_t) st.st_size;
-    g->fingerprint = fingerprint(g->path, &st);
     posix_fadvise(g->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     return LLM_OK;
 }

@@ -61,8 +61,6 @@ void llm_gguf_close(llm_gguf_t *g);
 const char *llm_gguf_path(const llm_gguf_t *g);
 /* Of all parts. */
 size_t llm_gguf_file_bytes(const llm_gguf_t *g);
-/* Of path, device, inode, size and time of change: the same value, the same file. */
-uint64_t llm_gguf_fingerprint(const llm_gguf_t *g);
 
 /* NULL when absent. O(log n) or better. */
 const llm_gguf_kv_t *llm_gguf_find(const llm_gguf_t *g, const char *key);

@@ -20,16 +20,6 @@ llm_gguf_file_bytes(const llm_gguf_t *g)
     return (size_t) sum;
 }
 
-uint64_t
-llm_gguf_fingerprint(const llm_gguf_t *g)
-{
-    uint64_t hash = g->fingerprint;
-    for (uint32_t i = 0; i < g->n_more; i++) {
-        hash = (hash ^ g->more[i]->fingerprint) * 0x100000001b3;
-    }
-    return hash;
-}
-
 const llm_gguf_kv_t *
 llm_gguf_find(const llm_gguf_t *g, const char *key)
 {

@@ -13,7 +13,6 @@ struct llm_gguf {
     char              *path;
     int                fd;
     uint64_t           file_size;
-    uint64_t           fingerprint;
     uint8_t           *head;        /* the first head_len bytes of the file */
     size_t             head_len, head_cap;
     uint64_t           pos;         /* of the parser */

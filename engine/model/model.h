@@ -115,7 +115,6 @@ struct llm_model {
     llm_lin_t        head;      /* its part aliases embed when tied */
     float            logit_scale, logit_cap;    /* 1 and 0 when off */
     int32_t          decoder_start_id, forced_bos_id, forced_eos_id;    /* -1: none */
-    uint64_t         fingerprint;   /* of path, size, mtime, inode: same value, same weights */
 
     /*
      * One private anonymous mapping with all packed matrices and float vectors; NULL when

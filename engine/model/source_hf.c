@@ -462,24 +462,3 @@ llm_hf_file_bytes(const llm_hf_t *h)
 {
     return llm_ckpt_file_bytes(h->ckpt);
 }
-
-uint64_t
-llm_hf_fingerprint(const llm_hf_t *h)
-{
-    static const char *const names[] = {
-        "config.json", "generation_config.json", "quantize_config.json", "quant_config.json",
-        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-        "merges.txt", "chat_template.jinja", "chat_template.json",
-    };
-    uint64_t hash = llm_ckpt_fingerprint(h->ckpt);
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        char path[MAX_PATH];
-        struct stat st;
-        if (snprintf(path, sizeof(path), "%s/%s", h->dir, names[i]) < MAX_PATH
-            && stat(path, &st) == 0)
-        {
-            hash = llm_ckpt_mix(hash, names[i], &st);
-        }
-    }
-    return hash;
-}

@@ -26,7 +26,5 @@ llm_src_t llm_src_hf(llm_hf_t *h);
 
 const char *llm_hf_path(const llm_hf_t *h);
 uint64_t llm_hf_file_bytes(const llm_hf_t *h);
-/* Of device, inode, size and time of change of all files that are read for a model. */
-uint64_t llm_hf_fingerprint(const llm_hf_t *h);
 
 #endif

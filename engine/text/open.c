@@ -24,7 +24,6 @@ typedef struct {
     llm_gguf_t *g;              /* one of these two */
     llm_hf_t   *h;
     llm_src_t   src;
-    uint64_t    fingerprint;
     size_t      file_bytes;
 } file_t;
 
@@ -318,7 +317,6 @@ open_file(file_t *f, const char *path, llm_err_t *err)
         rc = llm_hf_open(&f->h, path, err);
         if (rc == LLM_OK) {
             f->src = llm_src_hf(f->h);
-            f->fingerprint = llm_hf_fingerprint(f->h);
             f->file_bytes = (size_t) llm_hf_file_bytes(f->h);
         }
         return rc;
@@ -326,7 +324,6 @@ open_file(file_t *f, const char *path, llm_err_t *err)
     rc = llm_gguf_open(&f->g, path, err);
     if (rc == LLM_OK) {
         f->src = llm_src_gguf(f->g);
-        f->fingerprint = llm_gguf_fingerprint(f->g);
         f->file_bytes = llm_gguf_file_bytes(f->g);
     }
     return rc;
@@ -369,7 +366,6 @@ llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err)
 
     llm_code_t rc = open_file(&f, conf->weights, err);
     if (rc == LLM_OK) {
-        m->fingerprint = f.fingerprint;
         m->info.file_bytes = f.file_bytes;
         rc = plan_quantize(&plan, conf, err);
         if (rc == LLM_OK) {

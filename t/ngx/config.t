@@ -41,7 +41,7 @@ sub refused {
 }
 
 my @model = (
-    [ 'weights /nowhere;',            '"weights" file "/nowhere" cannot be used' ],
+    [ 'weights /nowhere;',            '"weights" cannot be used: /nowhere: No such file' ],
     [ 'weight x;',                    'unknown directive "weight" in llm_model' ],
     [ 'weights;',                     'invalid number of arguments in "weights" directive' ],
     [ "weights $gguf; weights x;",    '"weights" directive is duplicate' ],

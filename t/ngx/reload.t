@@ -121,7 +121,7 @@ subtest 'a reload that fails' => sub {
     is_deeply [ $n->workers ], \@workers, 'the workers stay';
     is $http->post('/generate', body(1, 5))->status, 200, 'and serve';
     ok $x->wait->complete, 'the stream ends';
-    like $n->log, qr/"weights" file "\/nowhere\/model.gguf" cannot be used .*in .*nginx.conf:\d+/, 'file and line in the log';
+    like $n->log, qr/"weights" cannot be used: \/nowhere\/model.gguf: No such file.* in .*nginx.conf:\d+/, 'file and line in the log';
 };
 
 subtest 'quit' => sub {
