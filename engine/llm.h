@@ -108,6 +108,11 @@ const llm_model_info_t *llm_model_info(const llm_model_t *m);
  * but the directory. Errors: IO, NOMEM.
  */
 llm_code_t llm_model_stamp(const char *path, uint64_t *stamp, llm_err_t *err);
+/*
+ * Whether this CPU runs the set of kernels of that name (NULL: of LLM_KERN in the environment). No
+ * name stands for the best set. llm_model_open asks. Errors: ARG, with the names of those it runs.
+ */
+llm_code_t llm_kern_check(const char *name, llm_err_t *err);
 /* Whether llm_model_conf_t.quantize may have this value. */
 bool llm_model_can_quantize(const char *format);
 

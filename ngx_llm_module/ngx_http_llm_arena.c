@@ -27,6 +27,8 @@ typedef struct {
 
 
 static ngx_int_t ngx_http_llm_arena_init(ngx_shm_zone_t *zone, void *data);
+static ngx_int_t ngx_http_llm_arena_env(ngx_http_llm_model_t *model,
+    ngx_log_t *log);
 static ngx_int_t ngx_http_llm_arena_stats(ngx_shm_zone_t *zone,
     ngx_http_llm_model_t *old);
 static ngx_int_t ngx_http_llm_arena_acquire(ngx_http_llm_model_t *model,
@@ -90,7 +92,12 @@ ngx_http_llm_arena_add(ngx_conf_t *cf, ngx_http_llm_model_t *model)
     u_char              *p;
     ngx_str_t            name;
     ngx_shm_zone_t      *zone;
+    ngx_core_conf_t     *ccf;
     ngx_pool_cleanup_t  *cln;
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(cf->cycle->conf_ctx,
+                                           ngx_core_module);
+    model->env = &ccf->env;
 
     /* the buckets of the histograms depend on the context */
 
@@ -132,7 +139,9 @@ ngx_http_llm_arena_init(ngx_shm_zone_t *zone, void *data)
 
     log = zone->shm.log;
 
-    if (ngx_http_llm_arena_stats(zone, data) != NGX_OK) {
+    if (ngx_http_llm_arena_env(zone->data, log) != NGX_OK
+        || ngx_http_llm_arena_stats(zone, data) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -141,6 +150,31 @@ ngx_http_llm_arena_init(ngx_shm_zone_t *zone, void *data)
     }
 
     return ngx_http_llm_arena_acquire(zone->data, log);
+}
+
+
+/* "env LLM_KERN=..." reaches the workers only; it may follow http {} */
+
+static ngx_int_t
+ngx_http_llm_arena_env(ngx_http_llm_model_t *model, ngx_log_t *log)
+{
+    ngx_str_t   *value;
+    llm_err_t    err;
+    ngx_uint_t   i;
+
+    value = model->env->elts;
+
+    for (i = 0; i < model->env->nelts; i++) {
+        if (ngx_strncmp(value[i].data, "LLM_KERN=", 9) == 0
+            && llm_kern_check((char *) value[i].data + 9, &err) != LLM_OK)
+        {
+            ngx_log_error(NGX_LOG_EMERG, log, 0, "\"env\" directive: %s",
+                          err.msg);
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
 }
 
 

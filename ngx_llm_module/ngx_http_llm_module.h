@@ -119,6 +119,7 @@ struct ngx_http_llm_model_s {
     u_char                    *file;        /* where the block stands */
     ngx_uint_t                 line;
     unsigned                   passed:1;    /* some location uses it */
+    ngx_array_t               *env;         /* the "env" directives */
 
     ngx_http_llm_instance_t   *instance;    /* from the zone's init on */
     ngx_http_llm_stats_t      *stats;       /* shared memory */

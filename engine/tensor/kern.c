@@ -7,7 +7,10 @@
 #include "tensor/kern_ref.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+#define MAX_SETS  4
 
 /* Best first; a set runs where every feature in `need` is there. */
 static const struct {
@@ -23,7 +26,7 @@ static const struct {
 };
 
 uint32_t
-llm_kern_all(const llm_kern_t *out[4])
+llm_kern_all(const llm_kern_t *out[MAX_SETS])
 {
     unsigned have = llm_cpu_features();
     uint32_t n = 0;
@@ -35,19 +38,58 @@ llm_kern_all(const llm_kern_t *out[4])
     return n;
 }
 
+/* NULL: there is none of that name here. */
 static const llm_kern_t *
-choose(void)
+find(const char *name)
 {
-    const llm_kern_t *all[4];
+    const llm_kern_t *all[MAX_SETS];
     uint32_t n = llm_kern_all(all);
-    const char *want = getenv("LLM_KERN");
-
-    for (uint32_t i = 0; want != NULL && i < n; i++) {
-        if (strcmp(all[i]->name, want) == 0) {
+    for (uint32_t i = 0; i < n; i++) {
+        if (strcmp(all[i]->name, name) == 0) {
             return all[i];
         }
     }
-    return all[0];
+    return NULL;
+}
+
+/* What LLM_KERN says, NULL when it says nothing. */
+static const char *
+forced(void)
+{
+    const char *name = getenv("LLM_KERN");
+    return name != NULL && *name != '\0' ? name : NULL;
+}
+
+llm_code_t
+llm_kern_check(const char *name, llm_err_t *err)
+{
+    name = name != NULL ? name : forced();
+    if (name == NULL || *name == '\0' || find(name) != NULL) {
+        return LLM_OK;
+    }
+    const llm_kern_t *all[MAX_SETS];
+    uint32_t n = llm_kern_all(all);
+    char names[64];
+    size_t len = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        len += (size_t) snprintf(names + len, sizeof(names) - len, "%s%s",
+                                 i == 0 ? "" : i + 1 < n ? ", " : " or ", all[i]->name);
+    }
+    return llm_fail(err, LLM_E_ARG, "LLM_KERN is \"%.40s\": no set of kernels that this CPU can "
+                    "run, which are %s", name, names);
+}
+
+static const llm_kern_t *
+choose(void)
+{
+    const llm_kern_t *all[MAX_SETS];
+    const char *name = forced();
+    const llm_kern_t *set = name != NULL ? find(name) : NULL;
+    if (set == NULL) {
+        llm_kern_all(all);
+        set = all[0];
+    }
+    return set;
 }
 
 const llm_kern_t *

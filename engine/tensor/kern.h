@@ -2,7 +2,7 @@
  * kern.h - the kernel sets and what they compute.
  *
  * A set is chosen once at start from the CPU's features; LLM_KERN=ref|c|avx2|avx512 in the
- * environment forces one.
+ * environment forces one, and llm_model_open refuses a name that is none (llm_kern_check of llm.h).
  *   ref     plain loops, float activations: the definition of every result; quantized weights are
  *           widened exactly
  *   c       portable, int8 activations for quantized weights
@@ -68,7 +68,7 @@ typedef struct {
     size_t          head_off;   /* of this (layer, kv head) inside a page */
     const uint32_t *table;      /* page numbers of the sequence: key j is in [j / LLM_KV_PAGE] */
     llm_kv_type_t   type;
-    uint32_t        head_dim;   /* 8..512, a multiple of 2 */
+    uint32_t        head_dim;   /* LLM_MIN_HEAD_DIM..512, a multiple of 2 */
     uint32_t        group;      /* query heads that share the kv head, 1..128 */
     const float    *q;          /* token t, head g at q + t * ldq + g * head_dim; not scaled yet */
     size_t          ldq;

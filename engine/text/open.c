@@ -358,6 +358,9 @@ llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err)
     file_t f;
     llm_plan_t plan = { 0 };
     *out = NULL;
+    if (llm_kern_check(NULL, err) != LLM_OK) {
+        return LLM_E_ARG;
+    }
     llm_model_t *m = calloc(1, sizeof(*m));
     if (m == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "%s: no memory", conf->weights);

@@ -82,6 +82,16 @@ subtest 'help and usage' => sub {
     is($status, 2, 'two prompts');
 };
 
+subtest 'kernels' => sub {
+    local $ENV{LLM_KERN} = 'none';
+    for my $args (['run', '-p', 'x'], ['logprobs', '-p', 'x'], ['bench'], ['tokenize', 'x']) {
+        my ($command, @more) = @$args;
+        my ($status, $out, $err) = llm([$command, "$GGUF/llama-F32.gguf", @more]);
+        is($status, 1, "$command: a set of kernels that does not exist");
+        like($err, qr/LLM_KERN is "none".* or ref$/, 'named, with those that do');
+    }
+};
+
 subtest 'inspect' => sub {
     my ($status, $out, $err) = llm(['inspect', "$GGUF/llama-F32.gguf", '--tensors', '--keys', '--ctx', '64', '--kv', 'f32']);
     is($status, 0, 'a supported model');

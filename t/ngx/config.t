@@ -181,6 +181,25 @@ EOC
     $n->stop(allow => qr/model\.inc/);
 };
 
+subtest 'kernels' => sub {
+    my $http = "llm_model m { weights $gguf; context 64; kv_cache 8m; }\nserver { listen 127.0.0.1:%%PORT%%; }";
+    my $missing = 'LLM_KERN is "none": no set of kernels that this CPU can run, which are ';
+    {
+        local $ENV{LLM_KERN} = 'none';
+        refused($http, 'llm_model m', "llm_model \"m\": $missing", 'of the environment');
+    }
+    for my $case ([ none => 1 ], [ ref => 0 ], [ c => 0 ], [ '' => 0 ]) {
+        my ($name, $status) = @$case;
+        $n = LLM::Nginx->new(main => "env LLM_KERN=$name;");
+        $n->conf($http);
+        my ($rc, $out) = $n->check;
+        is $rc, $status, "\"env LLM_KERN=$name;\"";
+        like $out, qr/\[emerg\].*"env" directive: \Q$missing\E/, 'named' if $status;
+    }
+    $n->write_file('nginx.conf', $n->read_file('nginx.conf') . "\nenv LLM_KERN=none;\n");
+    is +($n->check)[0], 1, 'after http {}';
+};
+
 subtest 'without llm_model the module does nothing' => sub {
     $n = LLM::Nginx->new;
     $n->conf('server { listen 127.0.0.1:%%PORT%%; location / { return 200 ok; } }');
