@@ -290,6 +290,7 @@ ngx_http_llm_completions_token(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
 {
     size_t       i, len;
     u_char       hex[NGX_HTTP_LLM_MAX_TOKEN * 4 + 6], *p, *end, *last;
+    ngx_uint_t   valid;
     const char  *text;
 
     text = llm_token_bytes(ctx->instance->model, id, &len);
@@ -297,13 +298,19 @@ ngx_http_llm_completions_token(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
 
     p = (u_char *) text;
     end = p + len;
+    valid = 1;
 
-    while (p < end && (*p < 0x80 || ngx_utf8_decode(&p, end - p) <= 0x10ffff))
-    {
-        p += (*p < 0x80);
+    while (p < end && valid) {
+
+        if (*p < 0x80) {
+            p++;
+
+        } else {
+            valid = ngx_utf8_decode(&p, end - p) <= 0x10ffff;
+        }
     }
 
-    if (p == end) {
+    if (valid) {
         ngx_http_llm_buf_json(b, text, len);
         return;
     }
