@@ -44,7 +44,9 @@ ngx_http_llm_params_permit(ngx_http_llm_ctx_t *ctx)
 
     llm_engine_stats(ctx->instance->engine, &stats);
 
-    if ((uint64_t) stats.n_waiting + stats.n_running + ctx->n_sequences
+    /* exact, while the numbers of a step lag behind what was sent */
+
+    if ((uint64_t) stats.n_used + ctx->n_sequences
         > (uint64_t) ctx->conf->max_concurrent_requests)
     {
         return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_OVERLOADED,
