@@ -21,6 +21,7 @@ CONF = """
         location / { llm_pass m; }
         location /plain { llm_pass plain; }
         location /full { llm_pass full; llm_max_concurrent_requests 1; }
+        location /slow { llm_pass full; llm_output_by_lua_block { llm.sleep(0.1) return (...) } }
     }
 """
 FILES = {"plain.jinja": "{{ messages[0].content }}"}
@@ -166,10 +167,12 @@ def test_validation(s):
 
 def test_overloaded(s):
     """text_generation: OverloadedError while another request has the only place"""
-    stream = client(s, "/full").text_generation("A", max_new_tokens=200, stream=True, details=True)
+    stream = client(s, "/slow").text_generation("A", max_new_tokens=20, stream=True)
     next(stream)
-    raises(OverloadedError, lambda: [client(s, "/full").text_generation("A", max_new_tokens=200) for _ in range(20)])
-    stream.close()
+    raises(OverloadedError, lambda: client(s, "/full").text_generation("A", max_new_tokens=1))
+    for _ in stream:
+        pass
+    client(s, "/full").text_generation("A", max_new_tokens=1)
 
 
 def test_info(s):
