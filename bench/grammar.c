@@ -40,6 +40,11 @@ static const char twins[] = "root ::= p | q\np ::= \"a\" q \"b\" | [a-z] r | \"d
                             "r ::= [a-z] q | \"a\" p \"c\" | \"e\"";
 static const char words[] = "root ::= (x | y | z)+\nx ::= [a-z ] x? \";\"\ny ::= [a-z ] y? [;,]\nz ::= [a-z ]+ z? [;.]";
 
+static const char calls[] =
+    "{\"free\":true,\"trigger\":\"<tool_call>\",\"open\":\"\",\"items\":[{\"prefix\":\"<tool_call>\\n{\\\"name\\\": \\\"find\\\", \\\"arguments\\\": \","
+    "\"schema\":{\"type\":\"object\",\"properties\":{\"query\":{\"type\":\"string\"},\"limit\":{\"type\":\"integer\"}},\"required\":[\"query\"]},"
+    "\"suffix\":\"}\\n</tool_call>\"}],\"join\":\"\\n\",\"close\":\"\",\"repeat\":true,\"min\":0}";
+
 static struct { const char *name; llm_grammar_kind_t kind; const char *text; } cases[] = {
     { "any object", LLM_GRAMMAR_JSON_OBJECT, "" },
     { "schema: a person", LLM_GRAMMAR_JSON_SCHEMA, person },
@@ -49,6 +54,7 @@ static struct { const char *name; llm_grammar_kind_t kind; const char *text; } c
     { "regex: words", LLM_GRAMMAR_REGEX, "\\w+( \\w+)*[.!?]" },
     { "regex: date and time", LLM_GRAMMAR_REGEX, "\\d{4}-(0[1-9]|1[0-2])-([0-2]\\d|3[01])T[0-2]\\d(:[0-5]\\d){2}Z" },
     { "regex: up to 500 characters", LLM_GRAMMAR_REGEX, ".{1,500}" },
+    { "calls: text and one tool", LLM_GRAMMAR_CALLS, calls },
     { "hostile: (a|b)*a(a|b){14}", LLM_GRAMMAR_REGEX, "(a|b)*a(a|b){14}" },
     { "hostile: (.*the){9}.{40}", LLM_GRAMMAR_REGEX, "(.*t){6}(h|.){7}" },
     { "hostile: \\p{L}{1,100}", LLM_GRAMMAR_REGEX, "\\p{L}{1,100}" },

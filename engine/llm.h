@@ -249,7 +249,8 @@ typedef enum {
     LLM_CONSTRAIN_SCHEMA,       /* JSON text of a JSON schema */
     LLM_CONSTRAIN_OBJECT,       /* any JSON object; no text */
     LLM_CONSTRAIN_GBNF,
-    LLM_CONSTRAIN_CALLS         /* free text and calls of functions, described by a JSON object */
+    /* free text and calls of functions, described by a JSON object (run/grammar.h) */
+    LLM_CONSTRAIN_CALLS
 } llm_constraint_kind_t;
 
 /*

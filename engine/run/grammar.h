@@ -34,7 +34,26 @@ typedef enum {
     LLM_GRAMMAR_REGEX,          /* the whole output matches */
     LLM_GRAMMAR_JSON_SCHEMA,    /* JSON text of a schema */
     LLM_GRAMMAR_JSON_OBJECT,    /* any JSON object; no text */
-    LLM_GRAMMAR_GBNF            /* rules; the first is "root" or the one of that name */
+    LLM_GRAMMAR_GBNF,           /* rules; the first is "root" or the one of that name */
+    /*
+     * Free text and calls of functions; text is a JSON object:
+     *
+     *   {"free": bool, "trigger": str, "open": str, "items": [{"prefix": str, "schema": {...},
+     *    "suffix": str}, ...], "join": str, "close": str, "repeat": bool, "min": 0 | 1,
+     *    "preamble_end": str | null}
+     *
+     *   output = [preamble] [text] [group]          repeat: [preamble] (text group)* [text]
+     *   preamble = any text up to and with its first "preamble_end"; it must be there
+     *   text     = any text without "trigger"; none unless "free"
+     *   group    = open item close                  repeat: open item (join item)* close
+     *   item     = prefix, JSON text of the schema, suffix of one of "items"
+     *
+     * There is a group at least if "min" is 1; without "free" there is one at most. "trigger" is
+     * the beginning of open and each prefix together. Where a string contains the text of a special
+     * token of the vocabulary, the token may be used to write it; nowhere else may special tokens
+     * be.
+     */
+    LLM_GRAMMAR_CALLS
 } llm_grammar_kind_t;
 
 typedef struct {
@@ -115,9 +134,12 @@ size_t llm_grammar_closing(const llm_grammar_t *g, const llm_grammar_state_t *s,
 /* ---------------------------------------------------------------- tokens */
 
 #define LLM_GVOCAB_MAX_TOKEN 255    /* bytes; longer tokens are never in a mask */
+#define LLM_GVOCAB_SPECIAL   0xff
 
 /*
- * Builds the trie; immutable afterwards, any thread may use it. tok must outlive it. Errors: NOMEM.
+ * Builds the trie; immutable afterwards, any thread may use it. tok must outlive it. Special tokens
+ * are in it as LLM_GVOCAB_SPECIAL and their text, which no text of characters contains.
+ * Errors: NOMEM.
  */
 llm_code_t llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err);
 void llm_gvocab_free(llm_gvocab_t *v);

@@ -109,6 +109,9 @@ llm_grammar_compile(llm_grammar_t **out, size_t *bytes, const llm_grammar_conf_t
     case LLM_GRAMMAR_GBNF:
         node = llm_gb_gbnf(&b, conf->text, conf->len);
         break;
+    case LLM_GRAMMAR_CALLS:
+        node = llm_gb_calls(&b, conf->vocab, conf->text, conf->len);
+        break;
     default:
         llm_gb_fail(&b, "kind %d is not known", (int) conf->kind);
         break;

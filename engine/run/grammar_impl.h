@@ -180,11 +180,15 @@ struct llm_gvocab {
     uint32_t *end, *tok;
     uint64_t *below;
     int32_t  *id, *eos;
+    uint8_t  *special;          /* special tokens as they are in the trie, one after the other */
     llm_gbytes_t alphabet;
 };
 
 /* The group (< 64) of a byte: bytes of a group are mostly treated alike. */
 unsigned llm_gvocab_group(uint8_t c);
+
+/* Length of the longest special token that the n bytes begin with; 0: none does. */
+size_t llm_gvocab_special(const llm_gvocab_t *v, const void *s, size_t n);
 
 /* Bytes that the vocabulary can write. */
 void llm_gvocab_alphabet(const llm_gvocab_t *v, llm_gbytes_t *set);
@@ -428,6 +432,8 @@ typedef enum {
 uint32_t llm_gb_regex(llm_gb_t *b, const char *text, size_t len, llm_gre_mode_t mode,
                       const char *what);
 uint32_t llm_gb_gbnf(llm_gb_t *b, const char *text, size_t len);
+/* vocab may be NULL: no special tokens. */
+uint32_t llm_gb_calls(llm_gb_t *b, const llm_gvocab_t *vocab, const char *text, size_t len);
 uint32_t llm_gb_schema(llm_gb_t *b, const char *text, size_t len);
 /* A schema that starts at text and ends before the rest of it; *used: its bytes. */
 uint32_t llm_gb_schema_at(llm_gb_t *b, const char *text, size_t len, size_t *used);

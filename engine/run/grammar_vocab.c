@@ -1,8 +1,9 @@
 /*
  * grammar_vocab.c - the trie of a tokenizer's tokens, and taking tokens.
  *
- * Special tokens have no text inside a constrained output and are left out; end tokens are kept in
- * a list of their own.
+ * Special tokens have no text inside a constrained output, unless the grammar asks for them: they
+ * are in the trie with a byte before their text that no other text has. End tokens are kept in a
+ * list of their own.
  */
 #include "run/grammar_impl.h"
 
@@ -143,6 +144,59 @@ allocate(llm_gvocab_t *v)
            && v->end != NULL && v->tok != NULL && v->id != NULL;
 }
 
+/* The token as it is in the trie, with len > 0; false: it is not in it. Special ones are copied to
+ * buf, of LLM_GVOCAB_MAX_TOKEN bytes. */
+static bool
+word_of(const llm_tok_t *tok, int32_t id, uint8_t *buf, word_t *w)
+{
+    size_t len;
+    const uint8_t *s = llm_tok_raw(tok, id, &len);
+    if (llm_tok_is_special(tok, id)) {
+        const char *name = llm_tok_name(tok, id, &len);
+        if (name == NULL || len == 0 || len >= LLM_GVOCAB_MAX_TOKEN) {
+            return false;
+        }
+        buf[0] = LLM_GVOCAB_SPECIAL;
+        memcpy(buf + 1, name, len);
+        s = buf;
+        len++;
+    }
+    *w = (word_t) { s, (uint32_t) len, id };
+    return s != NULL && len > 0 && len <= LLM_GVOCAB_MAX_TOKEN;
+}
+
+/* Lists the words and end tokens; the text of special tokens goes to v->special. */
+static bool
+collect(llm_gvocab_t *v, word_t *w)
+{
+    uint8_t buf[LLM_GVOCAB_MAX_TOKEN];
+    size_t n_special = 0, at = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (uint32_t i = 0; i < v->n_vocab; i++) {
+            word_t word;
+            if (llm_tok_is_eos(v->t, (int32_t) i)) {
+                if (pass == 1) {
+                    v->eos[v->n_eos++] = (int32_t) i;
+                }
+            } else if (!word_of(v->t, (int32_t) i, buf, &word)) {
+                continue;
+            } else if (pass == 0) {
+                n_special += word.s == buf ? word.len : 0;
+            } else {
+                if (word.s == buf) {
+                    word.s = memcpy(v->special + at, buf, word.len);
+                    at += word.len;
+                }
+                w[v->n_ids++] = word;
+            }
+        }
+        if (pass == 0 && (v->special = malloc(n_special + 1)) == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 llm_code_t
 llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err)
 {
@@ -153,20 +207,12 @@ llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err)
         v != NULL && w != NULL && (v->eos = malloc((n_vocab + 1) * sizeof(int32_t))) != NULL;
 
     *out = NULL;
-    for (uint32_t i = 0; good && i < n_vocab; i++) {
-        size_t len;
-        const uint8_t *s = llm_tok_raw(tok, (int32_t) i, &len);
-        if (llm_tok_is_eos(tok, (int32_t) i)) {
-            v->eos[v->n_eos++] = (int32_t) i;
-        } else if (s != NULL && len > 0 && len <= LLM_GVOCAB_MAX_TOKEN
-                   && !llm_tok_is_special(tok, (int32_t) i))
-        {
-            w[v->n_ids++] = (word_t) { s, (uint32_t) len, (int32_t) i };
-        }
-    }
     if (good) {
         v->t = tok;
         v->n_vocab = n_vocab;
+        good = collect(v, w);
+    }
+    if (good) {
         qsort(w, v->n_ids, sizeof(*w), by_bytes);
         lay_out(v, w, v->n_ids);
         good = allocate(v);
@@ -197,6 +243,7 @@ llm_gvocab_free(llm_gvocab_t *v)
         free(v->tok);
         free(v->id);
         free(v->eos);
+        free(v->special);
         free(v);
     }
 }
@@ -220,18 +267,41 @@ llm_gvocab_alphabet(const llm_gvocab_t *v, llm_gbytes_t *set)
     *set = v->alphabet;
 }
 
+size_t
+llm_gvocab_special(const llm_gvocab_t *v, const void *s, size_t n)
+{
+    const uint8_t *c = s;
+    uint32_t from = 0, to = v->n_nodes;
+    size_t longest = 0;
+    /* depth 0: the byte in front of special tokens */
+    for (size_t depth = 0; depth <= n; depth++) {
+        uint8_t want = depth == 0 ? LLM_GVOCAB_SPECIAL : c[depth - 1];
+        while (from < to && v->byte[from] != want) {
+            from = v->end[from];
+        }
+        if (from == to) {
+            break;
+        }
+        if (v->tok[from + 1] > v->tok[from]) {
+            longest = depth;
+        }
+        to = v->end[from];
+        from++;
+    }
+    return longest;
+}
+
 bool
 llm_grammar_token(const llm_gvocab_t *v, const llm_grammar_t *g, llm_grammar_state_t *s, int32_t id)
 {
-    size_t len;
+    uint8_t buf[LLM_GVOCAB_MAX_TOKEN];
+    word_t w;
     if (llm_tok_is_eos(v->t, id)) {
         bool good = llm_grammar_accepts(g, s);
         s->ended |= good;
         return good;
     }
-    const uint8_t *text = llm_tok_raw(v->t, id, &len);
-    return text != NULL && len > 0 && len <= LLM_GVOCAB_MAX_TOKEN && !llm_tok_is_special(v->t, id)
-           && llm_grammar_advance(g, s, text, len);
+    return word_of(v->t, id, buf, &w) && llm_grammar_advance(g, s, w.s, w.len);
 }
 
 /* Four floats as bits; all ones where bit k of the index is set. */

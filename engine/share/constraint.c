@@ -118,6 +118,7 @@ llm_constraint_new(llm_constraint_t **out, llm_engine_t *e, llm_constraint_kind_
         [LLM_CONSTRAIN_SCHEMA] = LLM_GRAMMAR_JSON_SCHEMA,
         [LLM_CONSTRAIN_OBJECT] = LLM_GRAMMAR_JSON_OBJECT,
         [LLM_CONSTRAIN_GBNF] = LLM_GRAMMAR_GBNF,
+        [LLM_CONSTRAIN_CALLS] = LLM_GRAMMAR_CALLS,
     };
     llm_constraints_t *cache = e->constraints;
     uint64_t id[2];

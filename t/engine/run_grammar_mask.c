@@ -134,6 +134,11 @@ static const struct { llm_grammar_kind_t kind; const char *text; bool ambiguous;
       "{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"integer\"},\"k\":{\"type\":\"array\","
       "\"items\":{\"$ref\":\"#\"}}},\"required\":[\"k\"]}",
       false },
+    { LLM_GRAMMAR_CALLS,
+      "{\"free\":true,\"trigger\":\"the\",\"open\":\"\",\"close\":\".\",\"items\":[{\"prefix\":\"the {\","
+      "\"schema\":{\"type\":\"integer\"},\"suffix\":\"}\"},{\"prefix\":\"the \",\"schema\":{\"type\":\"object\"},"
+      "\"suffix\":\"\"}],\"join\":\", \",\"repeat\":true,\"min\":0,\"preamble_end\":null}",
+      false },
     { LLM_GRAMMAR_REGEX, "[a-z]+( [a-z]+)*\\.?", false },
     { LLM_GRAMMAR_REGEX, "(\\w|\xe2\x82\xac){1,9}", false },
     { LLM_GRAMMAR_REGEX, "(.|\\n)*the(.|\\n)*", false },

@@ -27,6 +27,10 @@ test_kinds(void)
         { LLM_CONSTRAIN_SCHEMA, SCHEMA, "{\"type\":\"nothing\"}" },
         { LLM_CONSTRAIN_OBJECT, NULL, NULL },
         { LLM_CONSTRAIN_GBNF, "root ::= \"a\" | \"b\"", "root ::= other" },
+        { LLM_CONSTRAIN_CALLS,
+          "{\"free\":true,\"trigger\":\"<\",\"open\":\"<\",\"items\":[{\"prefix\":\"\",\"schema\":{},\"suffix\":\"\"}],\"join\":\"\","
+          "\"close\":\"\",\"repeat\":true,\"min\":0}",
+          "{\"free\":true}" },
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         llm_err_t err = { 0 };
