@@ -9,6 +9,9 @@
 #include <math.h>
 
 
+static int ngx_http_llm_buf_dumped(const char *data, size_t len, void *buf);
+
+
 void
 ngx_http_llm_buf_init(ngx_http_llm_buf_t *b, ngx_pool_t *pool)
 {
@@ -96,6 +99,29 @@ ngx_http_llm_buf_printf(ngx_http_llm_buf_t *b, const char *fmt, ...)
     va_start(args, fmt);
     b->len = ngx_vslprintf(p, p + 1024, fmt, args) - b->data;
     va_end(args);
+}
+
+
+void
+ngx_http_llm_buf_dump(ngx_http_llm_buf_t *b, json_t *value)
+{
+    if (json_dump_callback(value, ngx_http_llm_buf_dumped, b,
+                           JSON_COMPACT|JSON_ENCODE_ANY)
+        != 0)
+    {
+        b->failed = 1;
+    }
+}
+
+
+static int
+ngx_http_llm_buf_dumped(const char *data, size_t len, void *buf)
+{
+    ngx_http_llm_buf_t *b = buf;
+
+    ngx_http_llm_buf_add(b, data, len);
+
+    return b->failed ? -1 : 0;
 }
 
 

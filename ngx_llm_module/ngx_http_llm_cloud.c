@@ -54,8 +54,6 @@ static void ngx_http_llm_vertex_finish(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_vertex_reply(ngx_http_llm_ctx_t *ctx);
 
 
-#define NGX_HTTP_LLM_DESERIALIZE                                              \
-    "Failed to deserialize the JSON body into the target type: "
 
 
 const ngx_http_llm_codec_t  ngx_http_llm_invocations_codec = {

@@ -78,10 +78,20 @@ ngx_int_t ngx_http_llm_fail_hook(ngx_http_llm_ctx_t *ctx, ngx_int_t rc,
 ngx_int_t ngx_http_llm_fail_engine(ngx_http_llm_ctx_t *ctx, llm_err_t *err);
 
 
+/* The same for a value out of its range. */
+#define ngx_http_llm_invalid(ctx, ...)                                        \
+    ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,                           \
+                      NGX_HTTP_LLM_INVALID __VA_ARGS__)
+
+
 /* ---------------------------------------------- ngx_http_llm_params.c */
 
 /* Neutral values of all parameters. */
 void ngx_http_llm_params_init(ngx_http_llm_params_t *p);
+
+/* Refuses adapter_id of object; prefix is its path for messages. */
+ngx_int_t ngx_http_llm_params_adapter(ngx_http_llm_ctx_t *ctx,
+    json_t *object, const char *prefix);
 
 /* The checks before the prompt is known, in the reference's order. */
 ngx_int_t ngx_http_llm_params_check(ngx_http_llm_ctx_t *ctx);
@@ -99,6 +109,17 @@ ngx_int_t ngx_http_llm_params_length(ngx_http_llm_ctx_t *ctx,
 /* What the engine is told for choice i of a prompt. */
 void ngx_http_llm_params_sampling(ngx_http_llm_ctx_t *ctx, ngx_uint_t i,
     llm_sampling_t *out);
+
+
+/* ------------------------------------------------ ngx_http_llm_grammar.c */
+
+/*
+ * Reads the member name ("grammar", "response_format") of object, where it
+ * is, to ctx->params.grammar; prefix is the path of object for messages.
+ * openai: "text" is a type, and "json_object" needs no schema.
+ */
+ngx_int_t ngx_http_llm_grammar_decode(ngx_http_llm_ctx_t *ctx,
+    json_t *object, const char *name, const char *prefix, ngx_uint_t openai);
 
 
 /* --------------------------------------------------- ngx_http_llm_text.c */
@@ -126,10 +147,24 @@ ngx_int_t ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
     ngx_str_t *prompt);
 
 
-/* ------------------------------------------------- ngx_http_llm_openai.c */
+/* ------------------------------------------ ngx_http_llm_openai_common.c */
 
-/* stream_options of root -> ctx->params; ctx->error otherwise. */
-ngx_int_t ngx_http_llm_openai_stream(ngx_http_llm_ctx_t *ctx, json_t *root);
+/* What both OpenAI routes read of a body -> ctx->params. */
+ngx_int_t ngx_http_llm_openai_body(ngx_http_llm_ctx_t *ctx, json_t *root);
+
+/* To ctx->out: an answer up to the bracket that opens its choices. */
+void ngx_http_llm_openai_head(ngx_http_llm_ctx_t *ctx, const char *object,
+    const char *id, ngx_str_t *model);
+
+/* To ctx->out: usage of one choice, or of all where s is NULL. */
+void ngx_http_llm_openai_usage(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s);
+
+/* A log-probability; JSON has no infinity. */
+void ngx_http_llm_openai_number(ngx_http_llm_buf_t *b, float logprob);
+
+/* Name of s->finish. */
+const char *ngx_http_llm_openai_reason(ngx_http_llm_sequence_t *s);
 
 
 /* ------------------------------------------- ngx_http_llm_completions*.c */

@@ -41,8 +41,6 @@ static void ngx_http_llm_completions_top(ngx_http_llm_ctx_t *ctx,
     ngx_uint_t n_top);
 static void ngx_http_llm_completions_token(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_buf_t *b, int32_t id);
-static void ngx_http_llm_completions_number(ngx_http_llm_buf_t *b,
-    float logprob);
 static void ngx_http_llm_completions_lists(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_legacy_t *l);
 static void ngx_http_llm_completions_head(ngx_http_llm_ctx_t *ctx);
@@ -50,8 +48,6 @@ static void ngx_http_llm_completions_chunk(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_uint_t last);
 static void ngx_http_llm_completions_choice(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_uint_t index);
-static void ngx_http_llm_completions_usage(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s);
 static ngx_http_llm_sequence_t *ngx_http_llm_completions_best(
     ngx_http_llm_sequence_t *s, ngx_uint_t n, ngx_uint_t rank);
 static void ngx_http_llm_completions_finish(ngx_http_llm_ctx_t *ctx);
@@ -66,11 +62,6 @@ const ngx_http_llm_codec_t  ngx_http_llm_completions_codec = {
     ngx_http_llm_completions_prefill,
     ngx_http_llm_completions_unit,
     ngx_http_llm_completions_finish
-};
-
-
-static const char  *ngx_http_llm_completions_reasons[] = {
-    "", "length", "stop", "stop", "content_filter"
 };
 
 
@@ -206,7 +197,7 @@ ngx_http_llm_completions_entry(ngx_http_llm_ctx_t *ctx,
         ngx_http_llm_buf_lit(&l->top, "null");
 
     } else {
-        ngx_http_llm_completions_number(&l->logprobs, self->logprob);
+        ngx_http_llm_openai_number(&l->logprobs, self->logprob);
         ngx_http_llm_completions_top(ctx, &l->top, self, top,
                                      ngx_min(n_top,
                                              ctx->params.top_n_tokens));
@@ -274,8 +265,8 @@ ngx_http_llm_completions_top(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
 
         /* the very same number as in the other list */
 
-        ngx_http_llm_completions_number(b, t->id == self->id ? self->logprob
-                                                             : t->logprob);
+        ngx_http_llm_openai_number(b, t->id == self->id ? self->logprob
+                                                        : t->logprob);
     }
 
     ngx_http_llm_buf_lit(b, "}");
@@ -325,20 +316,6 @@ ngx_http_llm_completions_token(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
 }
 
 
-/* JSON has no infinity */
-
-static void
-ngx_http_llm_completions_number(ngx_http_llm_buf_t *b, float logprob)
-{
-    if (isfinite(logprob)) {
-        ngx_http_llm_buf_f32(b, logprob);
-
-    } else {
-        ngx_http_llm_buf_lit(b, "-9999.0");
-    }
-}
-
-
 /* the lists to ctx->out; they are empty afterwards */
 
 static void
@@ -375,26 +352,8 @@ ngx_http_llm_completions_lists(ngx_http_llm_ctx_t *ctx,
 static void
 ngx_http_llm_completions_head(ngx_http_llm_ctx_t *ctx)
 {
-    ngx_str_t           *model;
-    ngx_http_llm_buf_t  *b;
-
-    b = &ctx->out;
-    model = ngx_http_llm_model_id(ctx);
-
-    ngx_http_llm_buf_lit(b, "{\"object\":\"text_completion\",\"id\":\"cmpl-");
-
-    if (ctx->request_id.len) {
-        ngx_http_llm_buf_add(b, ctx->request_id.data, ctx->request_id.len);
-
-    } else {
-        ngx_http_llm_buf_printf(b, "%016xL", ctx->start_ns);
-    }
-
-    ngx_http_llm_buf_printf(b, "\",\"created\":%T,\"model\":",
-                            ctx->request->start_sec);
-    ngx_http_llm_buf_json_str(b, model);
-    ngx_http_llm_buf_lit(b, ",\"system_fingerprint\":\"" LLM_VERSION
-                         "-native\",\"choices\":[");
+    ngx_http_llm_openai_head(ctx, "text_completion", "cmpl",
+                             ngx_http_llm_model_id(ctx));
 }
 
 
@@ -417,7 +376,7 @@ ngx_http_llm_completions_chunk(ngx_http_llm_ctx_t *ctx,
 
     if (last) {
         ngx_http_llm_buf_printf(b, ",\"finish_reason\":\"%s\"}]",
-                                ngx_http_llm_completions_reasons[s->finish]);
+                                ngx_http_llm_openai_reason(s));
 
     } else {
         ngx_http_llm_buf_lit(b, ",\"finish_reason\":null}]");
@@ -425,7 +384,7 @@ ngx_http_llm_completions_chunk(ngx_http_llm_ctx_t *ctx,
 
     if (ctx->params.continuous_usage || (last && !ctx->params.include_usage)) {
         ngx_http_llm_buf_lit(b, ",\"usage\":");
-        ngx_http_llm_completions_usage(ctx, s);
+        ngx_http_llm_openai_usage(ctx, s);
 
     } else if (ctx->params.include_usage) {
         ngx_http_llm_buf_lit(b, ",\"usage\":null");
@@ -459,33 +418,7 @@ ngx_http_llm_completions_choice(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_buf_lit(b, ",\"logprobs\":");
     ngx_http_llm_completions_lists(ctx, s->data);
     ngx_http_llm_buf_printf(b, ",\"finish_reason\":\"%s\"}",
-                            ngx_http_llm_completions_reasons[s->finish]);
-}
-
-
-/* of one choice, or of the whole request when s is NULL */
-
-static void
-ngx_http_llm_completions_usage(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s)
-{
-    uint32_t     prompt, generated, cached;
-    ngx_uint_t   i;
-
-    prompt = s ? s->prompt->n_tokens : ctx->n_tokens;
-    generated = s ? s->n_tokens : 0;
-    cached = s ? s->view.n_cached : 0;
-
-    for (i = 0; s == NULL && i < ctx->n_sequences; i++) {
-        generated += ctx->sequences[i].n_tokens;
-        cached = ngx_max(cached, ctx->sequences[i].view.n_cached);
-    }
-
-    ngx_http_llm_buf_printf(&ctx->out, "{\"prompt_tokens\":%uD,"
-                            "\"completion_tokens\":%uD,\"total_tokens\":%uD,"
-                            "\"prompt_tokens_details\":"
-                            "{\"cached_tokens\":%uD}}",
-                            prompt, generated, prompt + generated, cached);
+                            ngx_http_llm_openai_reason(s));
 }
 
 
@@ -531,7 +464,7 @@ ngx_http_llm_completions_finish(ngx_http_llm_ctx_t *ctx)
             ngx_http_llm_buf_lit(b, "data: ");
             ngx_http_llm_completions_head(ctx);
             ngx_http_llm_buf_lit(b, "],\"usage\":");
-            ngx_http_llm_completions_usage(ctx, NULL);
+            ngx_http_llm_openai_usage(ctx, NULL);
             ngx_http_llm_buf_lit(b, "}\n\n");
         }
 
@@ -554,6 +487,6 @@ ngx_http_llm_completions_finish(ngx_http_llm_ctx_t *ctx)
     }
 
     ngx_http_llm_buf_lit(b, "],\"usage\":");
-    ngx_http_llm_completions_usage(ctx, NULL);
+    ngx_http_llm_openai_usage(ctx, NULL);
     ngx_http_llm_buf_lit(b, "}");
 }

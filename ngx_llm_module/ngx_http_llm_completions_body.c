@@ -11,8 +11,6 @@
 
 static ngx_int_t ngx_http_llm_completions_logprobs(ngx_http_llm_ctx_t *ctx,
     json_t *root);
-static ngx_int_t ngx_http_llm_completions_refuse(ngx_http_llm_ctx_t *ctx,
-    json_t *root);
 static ngx_int_t ngx_http_llm_completions_choices(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx,
     json_t *root);
@@ -28,45 +26,14 @@ static ngx_int_t ngx_http_llm_completions_gap(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_prompt_t *prompt);
 static ngx_int_t ngx_http_llm_completions_hooked(ngx_http_llm_ctx_t *ctx);
 
-#define ngx_http_llm_invalid(ctx, ...)                                        \
-    ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,                           \
-                      NGX_HTTP_LLM_INVALID __VA_ARGS__)
-
 
 static const ngx_http_llm_field_t  ngx_http_llm_completions_fields[] = {
-    ngx_http_llm_field("model", STRING, model, 0),
-    ngx_http_llm_field("stream", BOOL, stream, 0),
-    ngx_http_llm_field("max_new_tokens", COUNT, max_new_tokens,
-                       NGX_HTTP_LLM_GIVEN_MAX_NEW),
-    ngx_http_llm_field("max_tokens", COUNT, max_new_tokens,
-                       NGX_HTTP_LLM_GIVEN_MAX_NEW),
-    ngx_http_llm_field("temperature", F32, temperature,
-                       NGX_HTTP_LLM_GIVEN_TEMPERATURE),
-    ngx_http_llm_field("top_p", F32, top_p, NGX_HTTP_LLM_GIVEN_TOP_P),
-    ngx_http_llm_field("top_k", I32, top_k, NGX_HTTP_LLM_GIVEN_TOP_K),
-    ngx_http_llm_field("typical_p", F32, typical_p,
-                       NGX_HTTP_LLM_GIVEN_TYPICAL_P),
-    ngx_http_llm_field("min_p", F32, min_p, 0),
-    ngx_http_llm_field("do_sample", BOOL, do_sample, 0),
-    ngx_http_llm_field("frequency_penalty", F32, frequency_penalty, 0),
-    ngx_http_llm_field("presence_penalty", F32, presence_penalty, 0),
-    ngx_http_llm_field("repetition_penalty", F32, repetition_penalty, 0),
-    ngx_http_llm_field("stop", STOP, stop, 0),
-    ngx_http_llm_field("seed", SIGNED_SEED, seed, NGX_HTTP_LLM_GIVEN_SEED),
-    ngx_http_llm_field("n", U32, n, NGX_HTTP_LLM_GIVEN_N),
     ngx_http_llm_field("best_of", U32, best_of, NGX_HTTP_LLM_GIVEN_BEST_OF),
     ngx_http_llm_field("echo", BOOL, echo, 0),
     ngx_http_llm_field("suffix", STRING, suffix, 0),
     ngx_http_llm_field("logit_bias", BIAS, bias, 0),
-    ngx_http_llm_field("truncate", U64, truncate,
-                       NGX_HTTP_LLM_GIVEN_TRUNCATE),
     ngx_http_llm_field("return_full_text", BOOL, return_full_text, 0),
-    ngx_http_llm_field("watermark", BOOL, watermark, 0),
-    ngx_http_llm_field("ignore_eos", BOOL, ignore_eos, 0),
-    ngx_http_llm_field("min_tokens", U32, min_tokens, 0),
-    ngx_http_llm_field("skip_special_tokens", BOOL, skip_special_tokens, 0),
     ngx_http_llm_field("add_special_tokens", BOOL, add_special_tokens, 0),
-    ngx_http_llm_field("include_stop_str_in_output", BOOL, include_stop, 0),
     ngx_http_llm_null_field
 };
 
@@ -77,14 +44,12 @@ ngx_http_llm_completions_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
     ngx_http_llm_params_t  *p;
 
     p = &ctx->params;
-    p->do_sample = 1;
 
-    if (ngx_http_llm_json_fields(ctx, root, ngx_http_llm_completions_fields,
-                                 "")
-        != NGX_OK
+    if (ngx_http_llm_openai_body(ctx, root) != NGX_OK
+        || ngx_http_llm_json_fields(ctx, root,
+                                    ngx_http_llm_completions_fields, "")
+           != NGX_OK
         || ngx_http_llm_completions_logprobs(ctx, root) != NGX_OK
-        || ngx_http_llm_openai_stream(ctx, root) != NGX_OK
-        || ngx_http_llm_completions_refuse(ctx, root) != NGX_OK
         || ngx_http_llm_completions_choices(ctx) != NGX_OK
         || ngx_http_llm_completions_check(ctx, root) != NGX_OK)
     {
@@ -131,59 +96,6 @@ ngx_http_llm_completions_logprobs(ngx_http_llm_ctx_t *ctx, json_t *root)
     }
 
     return ngx_http_llm_json_fields(ctx, root, number, "");
-}
-
-
-/* well-formed, but this version would have to ignore it */
-
-static ngx_int_t
-ngx_http_llm_completions_refuse(ngx_http_llm_ctx_t *ctx, json_t *root)
-{
-    json_t      *value;
-    ngx_str_t    id;
-    const char  *name;
-
-    if (ctx->params.watermark) {
-        return ngx_http_llm_invalid(ctx, "`watermark` is not supported");
-    }
-
-    if (ngx_http_llm_json_get(root, "grammar")) {
-        return ngx_http_llm_invalid(ctx, "`grammar` is not supported");
-    }
-
-    value = ngx_http_llm_json_get(root, "adapter_id");
-
-    if (value) {
-
-        if (!json_is_string(value)) {
-            return ngx_http_llm_json_mismatch(ctx, "", "adapter_id", value,
-                                              "a string");
-        }
-
-        id = ngx_http_llm_json_str(value);
-
-        return ngx_http_llm_invalid(ctx, "adapter `%V` is not loaded", &id);
-    }
-
-    value = ngx_http_llm_json_get(root, "response_format");
-
-    if (value == NULL) {
-        return NGX_OK;
-    }
-
-    name = json_string_value(json_object_get(value, "type"));
-
-    if (name == NULL) {
-        return ngx_http_llm_json_mismatch(ctx, "", "response_format", value,
-                                          "an object with a `type`");
-    }
-
-    if (ngx_strcmp(name, "text") != 0) {
-        return ngx_http_llm_invalid(ctx, "`response_format` of type `%s` is "
-                                    "not supported", name);
-    }
-
-    return NGX_OK;
 }
 
 

@@ -20,6 +20,9 @@ static char *ngx_http_llm_merge_lengths(ngx_conf_t *cf,
     ngx_http_llm_loc_conf_t *conf);
 
 
+static ngx_http_llm_watermark_t  ngx_http_llm_watermark_default = { 0.5, 2 };
+
+
 void *
 ngx_http_llm_create_main_conf(ngx_conf_t *cf)
 {
@@ -93,6 +96,8 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     conf->cors_origins = NGX_CONF_UNSET_PTR;
     conf->licenses = NGX_CONF_UNSET_PTR;
     conf->return_full_text = NGX_CONF_UNSET;
+    conf->grammar = NGX_CONF_UNSET;
+    conf->watermark = NGX_CONF_UNSET_PTR;
     conf->stream_errors = NGX_CONF_UNSET_UINT;
     conf->error_format = NGX_CONF_UNSET_UINT;
     conf->sse_keepalive = NGX_CONF_UNSET_MSEC;
@@ -145,6 +150,9 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_str_value(conf->compute_type, prev->compute_type,
                              "cpu+optimized");
     ngx_conf_merge_value(conf->return_full_text, prev->return_full_text, 1);
+    ngx_conf_merge_value(conf->grammar, prev->grammar, 1);
+    ngx_conf_merge_ptr_value(conf->watermark, prev->watermark,
+                             &ngx_http_llm_watermark_default);
     ngx_conf_merge_uint_value(conf->stream_errors, prev->stream_errors, 0);
     ngx_conf_merge_uint_value(conf->error_format, prev->error_format,
                               NGX_HTTP_LLM_FORMAT_AUTO);
@@ -505,6 +513,66 @@ invalid:
                        "invalid origin \"%V\": an origin begins with "
                        "\"http://\" or \"https://\"; \"*\" and \"off\" stand "
                        "alone", &value[i]);
+
+    return NGX_CONF_ERROR;
+}
+
+
+char *
+ngx_http_llm_watermark(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_loc_conf_t *llcf = conf;
+
+    double                    *number;
+    ngx_int_t                  n, max;
+    ngx_str_t                 *value;
+    ngx_uint_t                 i;
+    ngx_http_llm_watermark_t  *watermark;
+
+    if (llcf->watermark != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    watermark = ngx_palloc(cf->pool, sizeof(ngx_http_llm_watermark_t));
+    if (watermark == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *watermark = ngx_http_llm_watermark_default;
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_strncmp(value[i].data, "gamma=", 6) == 0) {
+            number = &watermark->gamma;
+            max = 999999;
+
+        } else if (ngx_strncmp(value[i].data, "delta=", 6) == 0) {
+            number = &watermark->delta;
+            max = 100000000;
+
+        } else {
+            goto invalid;
+        }
+
+        n = ngx_atofp(value[i].data + 6, value[i].len - 6, 6);
+
+        if (n < 1 || n > max) {
+            goto invalid;
+        }
+
+        *number = n / 1e6;
+    }
+
+    llcf->watermark = watermark;
+
+    return NGX_CONF_OK;
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"%V\": \"gamma=\" is between 0 and "
+                       "1, \"delta=\" above 0 and at most 100", &value[i]);
 
     return NGX_CONF_ERROR;
 }

@@ -23,6 +23,9 @@ char *ngx_http_llm_one_route(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_number(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 /* a time that is not zero */
 char *ngx_http_llm_time(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+/* llm_watermark [gamma=NUMBER] [delta=NUMBER]; */
+char *ngx_http_llm_watermark(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 /* llm_cors_allow_origin ORIGIN ... | off; */
 char *ngx_http_llm_cors(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 

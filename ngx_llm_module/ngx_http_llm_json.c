@@ -13,10 +13,6 @@
 #include <setjmp.h>
 
 
-#define NGX_HTTP_LLM_DESERIALIZE                                              \
-    "Failed to deserialize the JSON body into the target type: "
-
-
 static void *ngx_http_llm_json_malloc(size_t size);
 static u_char *ngx_http_llm_json_scan_string(u_char *p, u_char *end);
 static void ngx_http_llm_json_scan_key(u_char *key, u_char *p, u_char *end);

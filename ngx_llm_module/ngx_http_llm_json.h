@@ -8,6 +8,10 @@
 #include "ngx_http_llm_module.h"
 
 
+#define NGX_HTTP_LLM_DESERIALIZE                                              \
+    "Failed to deserialize the JSON body into the target type: "
+
+
 /* what a parse gives besides the value; plain data for any thread */
 typedef struct {
     json_t                    *value;
@@ -107,6 +111,8 @@ void ngx_http_llm_buf_printf(ngx_http_llm_buf_t *b, const char *fmt, ...);
 /* A JSON string with its quotes; malformed UTF-8 becomes U+FFFD. */
 void ngx_http_llm_buf_json(ngx_http_llm_buf_t *b, const void *data,
     size_t len);
+/* The value as compact JSON text, keys in their order. */
+void ngx_http_llm_buf_dump(ngx_http_llm_buf_t *b, json_t *value);
 /* The shortest decimal that reads back as the same float; null if none. */
 void ngx_http_llm_buf_f32(ngx_http_llm_buf_t *b, float value);
 

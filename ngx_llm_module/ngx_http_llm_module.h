@@ -63,6 +63,13 @@ typedef enum {
 } ngx_http_llm_format_e;
 
 
+/* the green list: its part of the vocabulary, and what is added */
+typedef struct {
+    double                     gamma;
+    double                     delta;
+} ngx_http_llm_watermark_t;
+
+
 typedef struct {
     ngx_http_llm_model_t      *model;       /* llm_pass */
     ngx_str_t                  model_name;
@@ -89,6 +96,8 @@ typedef struct {
     ngx_array_t               *cors_origins;    /* of ngx_str_t */
     ngx_array_t               *licenses;        /* of ngx_str_t; NULL: all */
     ngx_flag_t                 return_full_text;
+    ngx_flag_t                 grammar;
+    ngx_http_llm_watermark_t  *watermark;
     ngx_uint_t                 stream_errors;   /* 1: as events */
     ngx_uint_t                 error_format;    /* ngx_http_llm_format_e */
     ngx_msec_t                 sse_keepalive;
@@ -214,6 +223,15 @@ typedef struct {
 } ngx_http_llm_buf_t;
 
 
+/* what the output must be */
+typedef struct {
+    ngx_flag_t                 set;
+    llm_constraint_kind_t      kind;
+    json_t                    *value;       /* schema or text, borrowed */
+    ngx_str_t                  text;        /* without a value */
+} ngx_http_llm_grammar_t;
+
+
 /* what a body asks for, in either protocol */
 typedef struct {
     ngx_str_t                  inputs;
@@ -237,6 +255,7 @@ typedef struct {
     uint64_t                   min_tokens;
 
     ngx_str_t                  suffix;      /* data NULL: none */
+    ngx_http_llm_grammar_t     grammar;
 
     ngx_str_t                 *stop;
     ngx_uint_t                 n_stop;
@@ -373,6 +392,7 @@ typedef enum {
     NGX_HTTP_LLM_HOOK,
     NGX_HTTP_LLM_DECODE,
     NGX_HTTP_LLM_TOKENS,
+    NGX_HTTP_LLM_CONSTRAIN,
     NGX_HTTP_LLM_SUBMIT,
     NGX_HTTP_LLM_GENERATING,
     NGX_HTTP_LLM_FINISHED
@@ -407,6 +427,7 @@ struct ngx_http_llm_ctx_s {
     ngx_uint_t                 n_tokenized;
     uint32_t                   n_tokens;    /* of all prompts */
     uint32_t                   max_new;     /* the largest of them */
+    llm_constraint_t          *constraint;  /* NULL: any text */
 
     ngx_http_llm_sequence_t   *sequences;
     ngx_uint_t                 n_sequences;

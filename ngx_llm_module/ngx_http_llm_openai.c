@@ -7,8 +7,6 @@
  */
 #include "ngx_http_llm_codec.h"
 
-#include <math.h>
-
 
 static ngx_int_t ngx_http_llm_openai_decode(ngx_http_llm_ctx_t *ctx,
     json_t *root);
@@ -19,7 +17,7 @@ static ngx_int_t ngx_http_llm_openai_refuse_tools(ngx_http_llm_ctx_t *ctx,
 static ngx_int_t ngx_http_llm_openai_prompt(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_openai_unit(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_http_llm_unit_t *unit);
-static void ngx_http_llm_openai_head(ngx_http_llm_ctx_t *ctx,
+static void ngx_http_llm_openai_begin(ngx_http_llm_ctx_t *ctx,
     const char *object);
 static void ngx_http_llm_openai_chunk(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_str_t *text,
@@ -28,44 +26,16 @@ static void ngx_http_llm_openai_logprobs(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_unit_t *unit, ngx_http_llm_buf_t *b);
 static void ngx_http_llm_openai_logprob(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_buf_t *b, int32_t id, float logprob);
-static void ngx_http_llm_openai_usage(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_openai_finish(ngx_http_llm_ctx_t *ctx);
 
 
 static const ngx_http_llm_field_t  ngx_http_llm_openai_fields[] = {
-    ngx_http_llm_field("model", STRING, model, 0),
-    ngx_http_llm_field("stream", BOOL, stream, 0),
-    ngx_http_llm_field("max_new_tokens", COUNT, max_new_tokens,
-                       NGX_HTTP_LLM_GIVEN_MAX_NEW),
-    ngx_http_llm_field("max_tokens", COUNT, max_new_tokens,
-                       NGX_HTTP_LLM_GIVEN_MAX_NEW),
     ngx_http_llm_field("max_completion_tokens", COUNT, max_new_tokens,
                        NGX_HTTP_LLM_GIVEN_MAX_NEW),
-    ngx_http_llm_field("temperature", F32, temperature,
-                       NGX_HTTP_LLM_GIVEN_TEMPERATURE),
-    ngx_http_llm_field("top_p", F32, top_p, NGX_HTTP_LLM_GIVEN_TOP_P),
-    ngx_http_llm_field("top_k", I32, top_k, NGX_HTTP_LLM_GIVEN_TOP_K),
-    ngx_http_llm_field("typical_p", F32, typical_p,
-                       NGX_HTTP_LLM_GIVEN_TYPICAL_P),
-    ngx_http_llm_field("min_p", F32, min_p, 0),
-    ngx_http_llm_field("do_sample", BOOL, do_sample, 0),
-    ngx_http_llm_field("frequency_penalty", F32, frequency_penalty, 0),
-    ngx_http_llm_field("presence_penalty", F32, presence_penalty, 0),
-    ngx_http_llm_field("repetition_penalty", F32, repetition_penalty, 0),
-    ngx_http_llm_field("stop", STOP, stop, 0),
-    ngx_http_llm_field("seed", SIGNED_SEED, seed, NGX_HTTP_LLM_GIVEN_SEED),
-    ngx_http_llm_field("n", U32, n, NGX_HTTP_LLM_GIVEN_N),
     ngx_http_llm_field("logprobs", BOOL, logprobs, 0),
     ngx_http_llm_field("top_logprobs", U32, top_n_tokens,
                        NGX_HTTP_LLM_GIVEN_TOP_N),
     ngx_http_llm_field("logit_bias", BIAS_OBJECT, bias, 0),
-    ngx_http_llm_field("truncate", U64, truncate,
-                       NGX_HTTP_LLM_GIVEN_TRUNCATE),
-    ngx_http_llm_field("watermark", BOOL, watermark, 0),
-    ngx_http_llm_field("ignore_eos", BOOL, ignore_eos, 0),
-    ngx_http_llm_field("min_tokens", U32, min_tokens, 0),
-    ngx_http_llm_field("skip_special_tokens", BOOL, skip_special_tokens, 0),
-    ngx_http_llm_field("include_stop_str_in_output", BOOL, include_stop, 0),
     ngx_http_llm_null_field
 };
 
@@ -82,71 +52,23 @@ const ngx_http_llm_codec_t  ngx_http_llm_chat_codec = {
 };
 
 
-static const char  *ngx_http_llm_openai_reasons[] = {
-    "", "length", "stop", "stop", "content_filter"
-};
-
-
 static ngx_int_t
 ngx_http_llm_openai_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
 {
-    ngx_http_llm_params_t  *p;
-
-    p = &ctx->params;
-    p->do_sample = 1;
-
-    if (ngx_http_llm_json_fields(ctx, root, ngx_http_llm_openai_fields, "")
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    if (!p->logprobs) {
-        p->top_n_tokens = 0;
-    }
-
-    if (ngx_http_llm_openai_stream(ctx, root) != NGX_OK
+    if (ngx_http_llm_openai_body(ctx, root) != NGX_OK
+        || ngx_http_llm_json_fields(ctx, root, ngx_http_llm_openai_fields,
+                                    "")
+           != NGX_OK
         || ngx_http_llm_openai_refuse(ctx, root) != NGX_OK)
     {
         return NGX_ERROR;
     }
 
+    if (!ctx->params.logprobs) {
+        ctx->params.top_n_tokens = 0;
+    }
+
     return ngx_http_llm_chat_check(ctx, root);
-}
-
-
-ngx_int_t
-ngx_http_llm_openai_stream(ngx_http_llm_ctx_t *ctx, json_t *root)
-{
-    json_t                 *options;
-    ngx_http_llm_params_t  *p;
-
-    p = &ctx->params;
-
-    /* the one client that sends this key wants the role in every chunk */
-
-    p->repeat_role = (json_object_get(root, "tool_prompt") != NULL);
-
-    options = ngx_http_llm_json_get(root, "stream_options");
-
-    if (options == NULL) {
-        return NGX_OK;
-    }
-
-    if (!json_is_object(options)) {
-        return ngx_http_llm_json_mismatch(ctx, "", "stream_options", options,
-                                          "struct StreamOptions");
-    }
-
-    if (ngx_http_llm_json_flag(ctx, options, "include_usage",
-                               "stream_options.", &p->include_usage)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return ngx_http_llm_json_flag(ctx, options, "continuous_usage_stats",
-                                  "stream_options.", &p->continuous_usage);
 }
 
 
@@ -155,45 +77,16 @@ ngx_http_llm_openai_stream(ngx_http_llm_ctx_t *ctx, json_t *root)
 static ngx_int_t
 ngx_http_llm_openai_refuse(ngx_http_llm_ctx_t *ctx, json_t *root)
 {
-    json_t      *format, *type;
-    const char  *name;
     ngx_uint_t   i;
 
     static const char  *refused[] = {
-        "grammar", "functions", "function_call", "suffix", NULL
+        "functions", "function_call", "suffix", NULL
     };
 
     for (i = 0; refused[i]; i++) {
         if (ngx_http_llm_json_get(root, refused[i])) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_INVALID
-                                     "`%s` is not supported", refused[i]);
-        }
-    }
-
-    if (ctx->params.watermark) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "`watermark` is not supported");
-    }
-
-    format = ngx_http_llm_json_get(root, "response_format");
-
-    if (format) {
-        type = json_object_get(format, "type");
-        name = json_string_value(type);
-
-        if (name == NULL) {
-            return ngx_http_llm_json_mismatch(ctx, "", "response_format",
-                                              format,
-                                              "an object with a `type`");
-        }
-
-        if (ngx_strcmp(name, "text") != 0) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_INVALID
-                                     "`response_format` of type `%s` is not "
-                                     "supported", name);
+            return ngx_http_llm_invalid(ctx, "`%s` is not supported",
+                                        refused[i]);
         }
     }
 
@@ -255,12 +148,10 @@ ngx_http_llm_openai_prompt(ngx_http_llm_ctx_t *ctx)
 
 
 static void
-ngx_http_llm_openai_head(ngx_http_llm_ctx_t *ctx, const char *object)
+ngx_http_llm_openai_begin(ngx_http_llm_ctx_t *ctx, const char *object)
 {
-    ngx_str_t           *model;
-    ngx_http_llm_buf_t  *b;
+    ngx_str_t  *model;
 
-    b = &ctx->out;
     model = &ctx->params.model;
 
     if (model->len == 0
@@ -269,21 +160,7 @@ ngx_http_llm_openai_head(ngx_http_llm_ctx_t *ctx, const char *object)
         model = ngx_http_llm_model_id(ctx);
     }
 
-    ngx_http_llm_buf_printf(b, "{\"object\":\"%s\",\"id\":\"chatcmpl-",
-                            object);
-
-    if (ctx->request_id.len) {
-        ngx_http_llm_buf_add(b, ctx->request_id.data, ctx->request_id.len);
-
-    } else {
-        ngx_http_llm_buf_printf(b, "%016xL", ctx->start_ns);
-    }
-
-    ngx_http_llm_buf_printf(b, "\",\"created\":%T,\"model\":",
-                            ctx->request->start_sec);
-    ngx_http_llm_buf_json_str(b, model);
-    ngx_http_llm_buf_lit(b, ",\"system_fingerprint\":\"" LLM_VERSION
-                         "-native\"");
+    ngx_http_llm_openai_head(ctx, object, "chatcmpl", model);
 }
 
 
@@ -332,8 +209,8 @@ ngx_http_llm_openai_chunk(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s,
     b = &ctx->out;
 
     ngx_http_llm_buf_lit(b, "data: ");
-    ngx_http_llm_openai_head(ctx, "chat.completion.chunk");
-    ngx_http_llm_buf_printf(b, ",\"choices\":[{\"index\":%ui,\"delta\":{",
+    ngx_http_llm_openai_begin(ctx, "chat.completion.chunk");
+    ngx_http_llm_buf_printf(b, "{\"index\":%ui,\"delta\":{",
                             s->index);
 
     if (s->n_events++ == 0 || ctx->params.repeat_role) {
@@ -355,7 +232,7 @@ ngx_http_llm_openai_chunk(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s,
 
     if (last) {
         ngx_http_llm_buf_printf(b, ",\"finish_reason\":\"%s\"}]",
-                                ngx_http_llm_openai_reasons[s->finish]);
+                                ngx_http_llm_openai_reason(s));
 
     } else {
         ngx_http_llm_buf_lit(b, ",\"finish_reason\":null}]");
@@ -364,7 +241,7 @@ ngx_http_llm_openai_chunk(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s,
     ngx_http_llm_buf_lit(b, ",\"usage\":");
 
     if (ctx->params.continuous_usage) {
-        ngx_http_llm_openai_usage(ctx);
+        ngx_http_llm_openai_usage(ctx, NULL);
 
     } else {
         ngx_http_llm_buf_lit(b, "null");
@@ -422,22 +299,18 @@ static void
 ngx_http_llm_openai_logprob(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
     int32_t id, float logprob)
 {
-    char    text[256];
-    size_t  i, len;
+    size_t       i, len;
+    const char  *text;
 
-    len = llm_token_text(ctx->instance->model, id, text, sizeof(text));
+    /* not always whole characters: the string shows what can be shown */
+
+    text = llm_token_bytes(ctx->instance->model, id, &len);
 
     ngx_http_llm_buf_lit(b, "{\"token\":");
     ngx_http_llm_buf_json(b, text, len);
     ngx_http_llm_buf_lit(b, ",\"logprob\":");
 
-    if (isfinite(logprob)) {
-        ngx_http_llm_buf_f32(b, logprob);
-
-    } else {
-        ngx_http_llm_buf_lit(b, "-9999.0");
-    }
-
+    ngx_http_llm_openai_number(b, logprob);
     ngx_http_llm_buf_lit(b, ",\"bytes\":[");
 
     for (i = 0; i < len; i++) {
@@ -446,31 +319,6 @@ ngx_http_llm_openai_logprob(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
     }
 
     ngx_http_llm_buf_lit(b, "]");
-}
-
-
-static void
-ngx_http_llm_openai_usage(ngx_http_llm_ctx_t *ctx)
-{
-    uint32_t                  cached, generated;
-    ngx_uint_t                i;
-    ngx_http_llm_sequence_t  *s;
-
-    generated = 0;
-    cached = 0;
-
-    for (i = 0; i < ctx->n_sequences; i++) {
-        s = &ctx->sequences[i];
-        generated += s->n_tokens;
-        cached = ngx_max(cached, s->view.n_cached);
-    }
-
-    ngx_http_llm_buf_printf(&ctx->out, "{\"prompt_tokens\":%uD,"
-                            "\"completion_tokens\":%uD,\"total_tokens\":%uD,"
-                            "\"prompt_tokens_details\":"
-                            "{\"cached_tokens\":%uD}}",
-                            ctx->n_tokens, generated,
-                            ctx->n_tokens + generated, cached);
 }
 
 
@@ -487,9 +335,9 @@ ngx_http_llm_openai_finish(ngx_http_llm_ctx_t *ctx)
 
         if (ctx->params.include_usage) {
             ngx_http_llm_buf_lit(b, "data: ");
-            ngx_http_llm_openai_head(ctx, "chat.completion.chunk");
-            ngx_http_llm_buf_lit(b, ",\"choices\":[],\"usage\":");
-            ngx_http_llm_openai_usage(ctx);
+            ngx_http_llm_openai_begin(ctx, "chat.completion.chunk");
+            ngx_http_llm_buf_lit(b, "],\"usage\":");
+            ngx_http_llm_openai_usage(ctx, NULL);
             ngx_http_llm_buf_lit(b, "}\n\n");
         }
 
@@ -497,8 +345,7 @@ ngx_http_llm_openai_finish(ngx_http_llm_ctx_t *ctx)
         return;
     }
 
-    ngx_http_llm_openai_head(ctx, "chat.completion");
-    ngx_http_llm_buf_lit(b, ",\"choices\":[");
+    ngx_http_llm_openai_begin(ctx, "chat.completion");
 
     for (i = 0; i < ctx->n_sequences; i++) {
         s = &ctx->sequences[i];
@@ -519,10 +366,10 @@ ngx_http_llm_openai_finish(ngx_http_llm_ctx_t *ctx)
         }
 
         ngx_http_llm_buf_printf(b, ",\"finish_reason\":\"%s\"}",
-                                ngx_http_llm_openai_reasons[s->finish]);
+                                ngx_http_llm_openai_reason(s));
     }
 
     ngx_http_llm_buf_lit(b, "],\"usage\":");
-    ngx_http_llm_openai_usage(ctx);
+    ngx_http_llm_openai_usage(ctx, NULL);
     ngx_http_llm_buf_lit(b, "}");
 }

@@ -16,10 +16,6 @@ static ngx_int_t ngx_http_llm_params_ranges(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_params_top(ngx_http_llm_ctx_t *ctx);
 static uint64_t ngx_http_llm_params_random(void);
 
-#define ngx_http_llm_invalid(ctx, ...)                                        \
-    ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,                           \
-                      NGX_HTTP_LLM_INVALID __VA_ARGS__)
-
 
 void
 ngx_http_llm_params_init(ngx_http_llm_params_t *p)
@@ -34,6 +30,32 @@ ngx_http_llm_params_init(ngx_http_llm_params_t *p)
     p->n = 1;
     p->skip_special_tokens = 1;
     p->add_special_tokens = 1;
+}
+
+
+/* this version has no adapters: naming one is never ignored */
+
+ngx_int_t
+ngx_http_llm_params_adapter(ngx_http_llm_ctx_t *ctx, json_t *object,
+    const char *prefix)
+{
+    json_t     *adapter;
+    ngx_str_t   name;
+
+    adapter = ngx_http_llm_json_get(object, "adapter_id");
+
+    if (adapter == NULL) {
+        return NGX_OK;
+    }
+
+    if (!json_is_string(adapter)) {
+        return ngx_http_llm_json_mismatch(ctx, prefix, "adapter_id", adapter,
+                                          "a string");
+    }
+
+    name = ngx_http_llm_json_str(adapter);
+
+    return ngx_http_llm_invalid(ctx, "adapter `%V` is not loaded", &name);
 }
 
 
@@ -426,6 +448,11 @@ ngx_http_llm_params_sampling(ngx_http_llm_ctx_t *ctx, ngx_uint_t i,
     out->min_tokens = ngx_min(p->min_tokens, UINT32_MAX);
     out->bias = p->bias;
     out->n_bias = p->n_bias;
+
+    if (p->watermark) {
+        out->watermark_gamma = ctx->conf->watermark->gamma;
+        out->watermark_delta = ctx->conf->watermark->delta;
+    }
 }
 
 

@@ -8,6 +8,7 @@
  *   HOOK        the prompt hook                        (may wait)
  *   DECODE      fields, template, checks
  *   TOKENS      the prompt to tokens, length checks    (long: in a thread)
+ *   CONSTRAIN   the grammar of the output              (in a thread)
  *   SUBMIT      jobs to the engine
  *   GENERATING  tokens to the client                   (wake-ups, hook)
  *
@@ -50,6 +51,7 @@ static const ngx_http_llm_step_pt  ngx_http_llm_steps[] = {
     ngx_http_llm_prompt_hook,
     ngx_http_llm_decode,
     ngx_http_llm_prompt_tokens,
+    ngx_http_llm_grammar_compile,
     ngx_http_llm_submit,
     ngx_http_llm_generate
 };
@@ -243,6 +245,7 @@ ngx_http_llm_release(ngx_http_llm_ctx_t *ctx)
 
     ngx_http_llm_lua_release(ctx->lctx);
     ngx_http_llm_task_free(ctx->task);
+    llm_constraint_free(ctx->constraint);
 
     if (ctx->counted) {
         ngx_http_llm_metrics_count(ctx);

@@ -53,6 +53,15 @@ ngx_int_t ngx_http_llm_body_read(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_prompt_tokens(ngx_http_llm_ctx_t *ctx);
 
 
+/* ------------------------------------------------ ngx_http_llm_grammar.c */
+
+/*
+ * The step CONSTRAIN: ctx->params.grammar to ctx->constraint, in a thread.
+ * Returns what a step does.
+ */
+ngx_int_t ngx_http_llm_grammar_compile(ngx_http_llm_ctx_t *ctx);
+
+
 /* -------------------------------------------------- ngx_http_llm_route.c */
 
 /*

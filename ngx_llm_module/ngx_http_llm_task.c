@@ -84,7 +84,7 @@ ngx_http_llm_task_run(ngx_http_llm_task_t *task)
     ngx_thread_pool_t  *tp;
     ngx_thread_task_t  *t;
 
-    if (task->text.len > NGX_HTTP_LLM_TASK_BYTES) {
+    if (task->slow || task->text.len > NGX_HTTP_LLM_TASK_BYTES) {
 
         tp = ngx_thread_pool_get((ngx_cycle_t *) ngx_cycle,
                                  &ngx_http_llm_task_pool);
@@ -105,9 +105,13 @@ ngx_http_llm_task_run(ngx_http_llm_task_t *task)
                 return NGX_AGAIN;
             }
 
-            /* the queue is full: slow for all is better than failing one */
-
             task->running = 0;
+        }
+
+        /* the queue is full: parsing here is better than failing */
+
+        if (task->slow) {
+            return NGX_BUSY;
         }
     }
 
@@ -174,6 +178,7 @@ ngx_http_llm_task_destroy(ngx_http_llm_task_t *task)
     }
 
     llm_tokens_free(&task->tokens);
+    llm_constraint_free(task->constraint);
     ngx_destroy_pool(task->pool);
 }
 

@@ -24,15 +24,19 @@ struct ngx_http_llm_task_s {
     ngx_str_t                    text;
     const llm_model_t           *model;
     unsigned                     flags;     /* LLM_TOK_* */
+    llm_engine_t                *engine;
+    llm_constraint_kind_t        kind;
     ngx_uint_t                   form;      /* of the tokenizer routes */
     ngx_int_t                    max_model_len;
 
     ngx_http_llm_json_parsed_t   parsed;
     llm_tokens_t                 tokens;
+    llm_constraint_t            *constraint;
     ngx_http_llm_buf_t           out;
     llm_code_t                   code;
     llm_err_t                    err;
 
+    unsigned                     slow:1;    /* whatever the length */
     unsigned                     running:1; /* a thread has it */
     unsigned                     ran:1;     /* the result is there */
 };
@@ -44,7 +48,8 @@ ngx_http_llm_task_t *ngx_http_llm_task_new(ngx_http_llm_ctx_t *ctx,
 
 /*
  * Runs the task: NGX_OK, it has run; NGX_AGAIN, a thread runs it and
- * ngx_http_llm_run() goes on afterwards.
+ * ngx_http_llm_run() goes on afterwards; NGX_BUSY, it is slow and no thread
+ * can take it.
  */
 ngx_int_t ngx_http_llm_task_run(ngx_http_llm_task_t *task);
 

@@ -13,8 +13,6 @@
 
 static ngx_int_t ngx_http_llm_tgi_decode(ngx_http_llm_ctx_t *ctx,
     json_t *root);
-static ngx_int_t ngx_http_llm_tgi_refuse(ngx_http_llm_ctx_t *ctx,
-    json_t *params);
 static ngx_int_t ngx_http_llm_tgi_prompt(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_tgi_prefill(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
@@ -139,53 +137,15 @@ ngx_http_llm_tgi_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
 
     if (ngx_http_llm_json_fields(ctx, params, ngx_http_llm_tgi_fields,
                                  "parameters.")
-        != NGX_OK)
+        != NGX_OK
+        || ngx_http_llm_grammar_decode(ctx, params, "grammar", "parameters.",
+                                       0)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    return ngx_http_llm_tgi_refuse(ctx, params);
-}
-
-
-/* well-formed, but this version would have to ignore it */
-
-static ngx_int_t
-ngx_http_llm_tgi_refuse(ngx_http_llm_ctx_t *ctx, json_t *params)
-{
-    json_t     *adapter;
-    ngx_str_t   name;
-
-    if (ctx->params.watermark) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "`watermark` is not supported");
-    }
-
-    if (ngx_http_llm_json_get(params, "grammar")) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "grammar is not supported");
-    }
-
-    adapter = ngx_http_llm_json_get(params, "adapter_id");
-
-    if (adapter) {
-
-        if (!json_is_string(adapter)) {
-            return ngx_http_llm_json_mismatch(ctx, "parameters.",
-                                              "adapter_id", adapter,
-                                              "a string");
-        }
-
-        name = ngx_http_llm_json_str(adapter);
-
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "adapter `%V` is not loaded", &name);
-    }
-
-    return NGX_OK;
+    return ngx_http_llm_params_adapter(ctx, params, "parameters.");
 }
 
 

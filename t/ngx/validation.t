@@ -68,9 +68,23 @@ my @native = (
     [ { logit_bias => { x => 1 } },     V . '`logit_bias` token ids must be >= 0 and < 448' ],
     [ { logit_bias => [ [ 448, 1 ] ] }, V . '`logit_bias` token ids must be >= 0 and < 448' ],
     # not done yet: refused, never ignored
-    [ { watermark => $true },           V . '`watermark` is not supported' ],
-    [ { grammar => { type => 'json', value => {} } }, V . 'grammar is not supported' ],
     [ { adapter_id => 'sql' },          V . 'adapter `sql` is not loaded' ],
+    # grammars
+    [ { grammar => 'x' },               D . 'parameters.grammar: invalid type: string "x", expected an object with a `type`' ],
+    [ { grammar => {} },                D . 'parameters.grammar: missing field `type`' ],
+    [ { grammar => { type => 5 } },     D . 'parameters.grammar.type: invalid value: integer `5`, expected a string' ],
+    [ { grammar => { type => 'xml' } },
+        D . 'parameters.grammar.type: unknown variant `xml`, expected one of `json`, `json_object`, `json_schema`, `regex`, `gbnf`' ],
+    [ { grammar => { type => 'text' } },
+        D . 'parameters.grammar.type: unknown variant `text`, expected one of `json`, `json_object`, `json_schema`, `regex`, `gbnf`' ],
+    [ { grammar => { type => 'json' } },        D . 'parameters.grammar: missing field `value`' ],
+    [ { grammar => { type => 'json_object' } }, D . 'parameters.grammar: missing field `value`' ],
+    [ { grammar => { type => 'json_schema', value => {} } }, D . 'parameters.grammar: missing field `schema`' ],
+    [ { grammar => { type => 'regex' } },       D . 'parameters.grammar: missing field `value`' ],
+    [ { grammar => { type => 'json', value => [] } },
+        D . 'parameters.grammar.value: invalid type: sequence, expected a JSON schema' ],
+    [ { grammar => { type => 'regex', value => {} } },
+        D . 'parameters.grammar.value: invalid type: map, expected a string' ],
     # types
     [ { temperature => 'hot' },         D . 'parameters.temperature: invalid type: string "hot", expected f32' ],
     [ { top_k => 1.5 },                 D . 'parameters.top_k: invalid value: floating point number, expected i32' ],
@@ -176,11 +190,16 @@ my @chat = (
     # not done yet
     [ { @user, tools => [ { type => 'function', function => { name => 'f' } } ] },
         V . '`tools` is not supported with another `tool_choice` than "none"' ],
-    [ { @user, response_format => { type => 'json_object' } },
-        V . '`response_format` of type `json_object` is not supported' ],
+    [ { @user, response_format => 'json' },
+        D . 'response_format: invalid type: string "json", expected an object with a `type`' ],
+    [ { @user, response_format => { type => 'json_schema', json_schema => { name => 'x' } } },
+        D . 'response_format: missing field `schema`' ],
+    [ { @user, response_format => { type => 'xml' } }, D
+        . 'response_format.type: unknown variant `xml`, expected one of `text`, `json`, `json_object`, `json_schema`, `regex`, `gbnf`' ],
+    [ { @user, response_format => { type => 'json_object' }, grammar => { type => 'regex', value => 'a' } },
+        V . '`grammar` and `response_format` are mutually exclusive' ],
+    [ { @user, adapter_id => 'sql' },           V . 'adapter `sql` is not loaded' ],
     [ { @user, functions => [] },               V . '`functions` is not supported' ],
-    [ { @user, grammar => {} },                 V . '`grammar` is not supported' ],
-    [ { @user, watermark => $true },            V . '`watermark` is not supported' ],
 );
 
 subtest 'POST /v1/chat/completions' => sub {
