@@ -6,6 +6,7 @@
  */
 #include "sample.h"
 #include "grammar.h"
+#include "watermark.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,6 +18,9 @@ struct llm_sampler {
     float    *l;                /* [n] processed logits */
     uint32_t *count;            /* [n], zero between calls */
     struct cand { float key, p; int32_t id; } *c;   /* [n] */
+    uint32_t *green;            /* [n] of which the first n_green are those after green_of */
+    uint32_t  n_green;
+    int32_t   green_of;         /* -1: none yet */
 };
 
 typedef struct cand cand_t;
@@ -32,8 +36,10 @@ llm_sampler_new(llm_sampler_t **out, uint32_t n_vocab, llm_err_t *err)
         s->l = malloc(n_vocab * sizeof(float));
         s->count = calloc(n_vocab, sizeof(uint32_t));
         s->c = malloc(n_vocab * sizeof(cand_t));
+        s->green = malloc(n_vocab * sizeof(uint32_t));
+        s->green_of = -1;
     }
-    if (s == NULL || s->l == NULL || s->count == NULL || s->c == NULL) {
+    if (s == NULL || s->l == NULL || s->count == NULL || s->c == NULL || s->green == NULL) {
         llm_sampler_free(s);
         return llm_fail(err, LLM_E_NOMEM, "scratch of the sampler for %u ids: out of memory",
                         n_vocab);
@@ -51,10 +57,27 @@ llm_sampler_free(llm_sampler_t *s)
     free(s->l);
     free(s->count);
     free(s->c);
+    free(s->green);
     free(s);
 }
 
 /* ------------------------------------------------------------------ penalties */
+
+static void
+watermark(llm_sampler_t *s, const llm_sample_in_t *in)
+{
+    int32_t last = in->tokens[in->n_tokens - 1];
+    uint32_t n = llm_watermark_n_green(s->n, in->conf->watermark_gamma);
+
+    if (last != s->green_of || n > s->n_green) {
+        llm_watermark_green(s->green, s->n, n, last);
+        s->green_of = last;
+        s->n_green = n;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        s->l[s->green[i]] += in->conf->watermark_delta;
+    }
+}
 
 static void
 penalties(llm_sampler_t *s, const llm_sample_in_t *in)
@@ -348,7 +371,8 @@ llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm
     uint32_t n_valid = in->n_valid < s->n ? in->n_valid : s->n;
     float raw_sum, raw_max = s->k->log_sum_exp(logits, s->n, &raw_sum);
     bool copy = c->repetition_penalty != 1 || c->frequency_penalty != 0 || c->presence_penalty != 0
-                || c->n_bias > 0 || in->n_banned > 0 || in->mask != NULL || c->sample;
+                || c->n_bias > 0 || in->n_banned > 0 || in->mask != NULL || c->sample
+                || c->watermark_delta != 0;
 
     out->n_top = 0;
     if (!isfinite(raw_max) || !isfinite(raw_sum)) {
@@ -367,6 +391,9 @@ llm_sample(llm_sampler_t *s, const float *logits, const llm_sample_in_t *in, llm
     }
 
     memcpy(s->l, logits, s->n * sizeof(float));
+    if (c->watermark_delta != 0) {
+        watermark(s, in);
+    }
     penalties(s, in);
     if (in->mask != NULL) {
         constrain(s, logits, in);

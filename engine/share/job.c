@@ -25,6 +25,8 @@ check_sampling(const llm_engine_t *e, const llm_sampling_t *s, llm_err_t *err)
         { "repetition_penalty", s->repetition_penalty, 1e-6f, 1e6f },
         { "frequency_penalty", s->frequency_penalty, -1e6f, 1e6f },
         { "presence_penalty", s->presence_penalty, -1e6f, 1e6f },
+        { "gamma of the watermark", s->watermark_gamma, 0, 1 },
+        { "delta of the watermark", s->watermark_delta, -100, 100 },
     };
     for (size_t i = 0; i < sizeof(range) / sizeof(range[0]); i++) {
         if (!(range[i].v >= range[i].lo && range[i].v <= range[i].hi)) {
@@ -70,9 +72,8 @@ check(const llm_engine_t *e, const llm_job_conf_t *c, llm_err_t *err)
         return llm_fail(err, LLM_E_ARG, "%u alternatives for a token; at most %u are possible",
                         c->n_top, e->arena->conf.max_top);
     }
-    if (c->embed != LLM_EMBED_NONE || c->sampling.watermark_delta != 0) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "this version does not %s",
-                        c->embed != LLM_EMBED_NONE ? "compute embeddings" : "watermark");
+    if (c->embed != LLM_EMBED_NONE) {
+        return llm_fail(err, LLM_E_UNSUPPORTED, "this version does not compute embeddings");
     }
     return check_sampling(e, &c->sampling, err);
 }

@@ -6,7 +6,7 @@
 
 #include <jansson.h>
 
-#define MAX_LEN 7
+#define MAX_LEN 6
 
 /* ------------------------------------------------------ the definition, slowly */
 
