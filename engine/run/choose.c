@@ -1,7 +1,8 @@
 /*
- * choose.c - what the rows of a step give: log-probabilities of prompt tokens and new tokens.
+ * choose.c - what the rows of a step give: log-probabilities of prompt tokens, new tokens,
+ * embeddings.
  *
- * Rows are independent of each other and spread over the threads.
+ * Rows that become logits are independent of each other and spread over the threads.
  */
 #include "sched_impl.h"
 #include "text/tok.h"
@@ -100,18 +101,51 @@ choose_row(void *ctx, uint32_t i_chunk, uint32_t i_thread)
     llm_slot_n_top(s->sh, slot)[pos] = out.n_top;
 }
 
+/*
+ * Sums are of doubles, in the order of the tokens whatever pieces they come in, and start anew with
+ * the first token: so the embedding does not depend on the steps that it took.
+ */
+void
+llm_sched_pool(llm_sched_t *s, llm_slot_t *slot, uint32_t row0, uint32_t pos, uint32_t n)
+{
+    uint32_t width = s->sh->n_embd;
+    double *sum = llm_slot_sums(s->sh, slot);
+
+    for (uint32_t t = 0; t < n; t++) {
+        const float *h = llm_fwd_hidden(s->fwd, row0 + t);
+        bool first = pos + t == 0 || slot->embed == LLM_EMBED_LAST;
+        for (uint32_t i = 0; i < width; i++) {
+            sum[i] = (first ? 0 : sum[i]) + h[i];
+        }
+    }
+    if (pos + n == slot->n_prompt) {
+        float *out = llm_slot_embedding(s->sh, slot);
+        double count = slot->embed == LLM_EMBED_MEAN ? slot->n_prompt : 1;
+        for (uint32_t i = 0; i < width; i++) {
+            out[i] = (float) (sum[i] / count);
+        }
+    }
+}
+
 void
 llm_sched_choose(llm_sched_t *s)
 {
-    uint32_t n_rows = 0;
+    uint32_t n_rows = 0, n_logits = 0;
     for (uint32_t b = 0; b < s->n_batch; b++) {
-        s->seqs[s->who[b]].row0 = n_rows;
-        n_rows += s->seqs[s->who[b]].n_rows;
+        llm_seq_t *q = &s->seqs[s->who[b]];
+        q->row0 = n_rows;
+        n_rows += q->n_rows;
+        /* those that want embeddings are the last ones (compose) */
+        n_logits += q->slot->embed == LLM_EMBED_NONE ? q->n_rows : 0;
+        if (q->slot->embed != LLM_EMBED_NONE) {
+            llm_sched_pool(s, q->slot, q->row0, q->n_past + q->n_step - q->n_rows, q->n_rows);
+        }
     }
-    for (uint32_t row = 0; row < n_rows; row += LLM_FWD_LOGIT_ROWS) {
+    for (uint32_t row = 0; row < n_logits; row += LLM_FWD_LOGIT_ROWS) {
+        uint32_t left = n_logits - row;
         chunk_t c = { .s = s,
                       .row0 = row,
-                      .n = n_rows - row < LLM_FWD_LOGIT_ROWS ? n_rows - row : LLM_FWD_LOGIT_ROWS };
+                      .n = left < LLM_FWD_LOGIT_ROWS ? left : LLM_FWD_LOGIT_ROWS };
         c.logits = llm_fwd_logits(s->fwd, row, c.n);
         if (c.n == 1) {
             choose_row(&c, 0, 0);

@@ -539,6 +539,18 @@ llm_fwd_encode(llm_fwd_t *f, const int32_t *tokens, uint32_t n, const uint32_t *
     }
 }
 
+const float *
+llm_fwd_hidden(const llm_fwd_t *f, uint32_t row)
+{
+    return f->s == &f->m->enc ? f->h + (size_t) row * f->s->d : f->out + (size_t) row * f->out_ld;
+}
+
+uint32_t
+llm_fwd_width(const llm_model_t *m)
+{
+    return m->enc.n_layers > 0 ? m->enc.d : m->head.cols;
+}
+
 float *
 llm_fwd_logits(llm_fwd_t *f, uint32_t row0, uint32_t n)
 {

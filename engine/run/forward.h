@@ -55,6 +55,14 @@ void llm_fwd_run(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs);
  */
 void llm_fwd_encode(llm_fwd_t *f, const int32_t *tokens, uint32_t n, const uint32_t *table);
 
+/*
+ * Hidden state of row `row` of the last run (behind the final norm, and the projection where there
+ * is one), or after llm_fwd_encode of the encoder's token `row`: llm_fwd_width floats. Valid until
+ * the next run, encode or llm_fwd_logits of the row.
+ */
+const float *llm_fwd_hidden(const llm_fwd_t *f, uint32_t row);
+uint32_t llm_fwd_width(const llm_model_t *m);
+
 /* Most rows of one llm_fwd_logits call. */
 #define LLM_FWD_LOGIT_ROWS 64
 

@@ -130,6 +130,12 @@ seq_salt(const llm_sched_t *s, const llm_slot_t *slot)
     return d->rope_long != NULL && slot->n_prompt + slot->max_new > d->rope_orig_ctx;
 }
 
+static bool
+no_share(const llm_slot_t *slot)
+{
+    return slot->prompt_logprobs || slot->embed == LLM_EMBED_MEAN;
+}
+
 /* The state of a constrained output is derived from its tokens. */
 static bool
 constraint_fails(llm_sched_t *s, const llm_seq_t *q)
@@ -148,8 +154,7 @@ seq_start(llm_sched_t *s, llm_slot_t *slot)
     uint32_t n = (uint32_t) atomic_load_explicit(&slot->progress, memory_order_acquire);
     uint64_t seed = llm_kv_seed(s->kv, seq_salt(s, slot));
 
-    *q = (llm_seq_t) { .slot = slot, .chain = seed, .n_tokens = n,
-                       .no_share = slot->prompt_logprobs };
+    *q = (llm_seq_t) { .slot = slot, .chain = seed, .n_tokens = n, .no_share = no_share(slot) };
     q->broken = constraint_fails(s, q);
     if (!llm_sched_encdec(s) && (!q->no_share || n > slot->n_prompt)) {
         /* the last token must be computed: its logits are wanted */
@@ -175,8 +180,11 @@ seq_adopt(llm_sched_t *s, llm_slot_t *slot)
                   .chain = llm_kv_seed(s->kv, seq_salt(s, slot)),
                   .n_tokens = (uint32_t) p,
                   .n_past = (uint32_t) (p >> 32),
-                  .no_share = slot->prompt_logprobs };
+                  .no_share = no_share(slot) };
     q->broken = constraint_fails(s, q);
+    if (slot->embed == LLM_EMBED_MEAN && q->n_past < slot->n_prompt) {
+        q->n_past = 0;          /* how much of it the sum has is not known */
+    }
     if (q->n_past > seq_capacity(s, q)) {
         q->n_past = seq_capacity(s, q);     /* killed while it gave pages back */
     }
@@ -303,7 +311,7 @@ batch_add(llm_sched_t *s, uint32_t i, uint32_t n)
     bool complete = q->n_past + n == llm_seq_target(s, q);
 
     q->n_step = n;
-    q->n_rows = complete && slot->max_new > 0 ? 1 : 0;
+    q->n_rows = complete && (slot->max_new > 0 || slot->embed != LLM_EMBED_NONE) ? 1 : 0;
     if (nx == 0 && q->no_share && q->n_past < slot->n_prompt) {
         q->n_rows = n;
     }
@@ -315,6 +323,25 @@ batch_add(llm_sched_t *s, uint32_t i, uint32_t n)
         .n_planned = slot->n_prompt + slot->max_new, .n_rows = q->n_rows,
         .n_cross = first, .cross = llm_slot_table(s->sh, slot), .first_id = s->m->decoder_start_id,
     };
+}
+
+/* Moves the sequences that want embeddings behind the others: their rows become no logits. */
+static void
+embeddings_last(llm_sched_t *s)
+{
+    for (uint32_t done = 0, at = 0; done < s->n_batch; done++) {
+        llm_fwd_seq_t f = s->batch[at];
+        uint32_t i = s->who[at];
+        if (s->seqs[i].slot->embed == LLM_EMBED_NONE) {
+            at++;
+            continue;
+        }
+        uint32_t behind = s->n_batch - at - 1;
+        memmove(&s->batch[at], &s->batch[at + 1], behind * sizeof(f));
+        memmove(&s->who[at], &s->who[at + 1], behind * sizeof(i));
+        s->batch[s->n_batch - 1] = f;
+        s->who[s->n_batch - 1] = i;
+    }
 }
 
 /*
@@ -362,6 +389,7 @@ compose(llm_sched_t *s)
             budget -= pending == 1 ? 0 : n;
         }
     }
+    embeddings_last(s);
     return total;
 }
 
@@ -392,6 +420,9 @@ encode_all(llm_sched_t *s)
                            llm_slot_table(s->sh, q->slot));
             q->n_past = q->slot->n_prompt;
             total += q->n_past;
+            if (q->slot->embed != LLM_EMBED_NONE) {
+                llm_sched_pool(s, q->slot, 0, 0, q->n_past);
+            }
             atomic_store_explicit(&q->slot->progress, llm_progress(q->n_tokens, q->n_past),
                                   memory_order_release);
         }

@@ -2,7 +2,7 @@
  * sched_impl.h - what the files of the scheduler share: its state and the running sequences.
  *
  *   sched.c    sequences come and go; the step from composition to publication
- *   choose.c   the rows of a step: log-probabilities of prompts, new tokens
+ *   choose.c   the rows of a step: log-probabilities of prompts, new tokens, embeddings
  */
 #ifndef LLM_SCHED_IMPL_H
 #define LLM_SCHED_IMPL_H
@@ -20,7 +20,7 @@ typedef struct {
     uint32_t    n_past, n_tokens;
     uint32_t    n_step;         /* tokens in this step */
     uint32_t    row0, n_rows;   /* its logits rows in this step */
-    bool        no_share;       /* prompt log-probabilities: every position needs its own pass */
+    bool        no_share;       /* every position needs its own pass: none is from the cache */
     bool        encode;         /* this step runs the encoder over its prompt */
     bool        broken;         /* no token can follow: it ends with an error */
 } llm_seq_t;
@@ -75,5 +75,11 @@ llm_seq_target(const llm_sched_t *s, const llm_seq_t *q)
  * visible yet.
  */
 void llm_sched_choose(llm_sched_t *s);
+
+/*
+ * Adds n hidden states, those of the prompt's tokens from position pos on, which are rows row0 ..
+ * of the forward pass, to the embedding that the slot wants. With the last one it is complete.
+ */
+void llm_sched_pool(llm_sched_t *s, llm_slot_t *slot, uint32_t row0, uint32_t pos, uint32_t n);
 
 #endif

@@ -88,6 +88,7 @@ typedef struct {
 
     uint32_t         n_prompt, max_new, n_top, n_bias;
     bool             prompt_logprobs, top_raw;
+    llm_pooling_t    embed;
     llm_sampling_t   sampling;          /* its bias pointer is unused: see bias below */
     llm_bias_t       bias[LLM_MAX_BIAS];
 } llm_slot_t;
@@ -146,6 +147,7 @@ enum { LLM_PLACE_FREE, LLM_PLACE_FILLING, LLM_PLACE_READY };
 /* The shared state as the scheduler sees it; pointers into the arena, valid in every process. */
 typedef struct {
     uint32_t    n_slots, n_pages, n_ctx, top_stride, n_table;
+    uint32_t    n_embd;                 /* width of an embedding */
     uint8_t    *slots;                  /* n_slots records, slot_bytes apart */
     size_t      slot_bytes;
     llm_page_t *pages;
@@ -221,14 +223,33 @@ llm_slot_top(const llm_shared_t *s, llm_slot_t *sl, uint32_t pos)
     return (llm_top_t *) (llm_slot_table(s, sl) + s->n_table) + (size_t) pos * s->top_stride;
 }
 
+/* Sums of an embedding while it is made, then the embedding as floats behind them. */
 static inline size_t
-llm_slot_bytes(uint32_t n_ctx, uint32_t n_table, uint32_t top_stride)
+llm_slot_embed_bytes(uint32_t n_embd)
+{
+    return (n_embd * (sizeof(double) + sizeof(float)) + 63) & ~(size_t) 63;
+}
+
+static inline double *
+llm_slot_sums(const llm_shared_t *s, llm_slot_t *sl)
+{
+    return (double *) ((uint8_t *) sl + s->slot_bytes - llm_slot_embed_bytes(s->n_embd));
+}
+
+static inline float *
+llm_slot_embedding(const llm_shared_t *s, llm_slot_t *sl)
+{
+    return (float *) (llm_slot_sums(s, sl) + s->n_embd);
+}
+
+static inline size_t
+llm_slot_bytes(uint32_t n_ctx, uint32_t n_table, uint32_t top_stride, uint32_t n_embd)
 {
     size_t n = LLM_SLOT_HEAD
                + (size_t) n_ctx * (sizeof(int32_t) + 2 * sizeof(float) + sizeof(uint32_t))
                + (size_t) n_table * sizeof(uint32_t)
                + (size_t) n_ctx * top_stride * sizeof(llm_top_t);
-    return (n + 63) & ~(size_t) 63;
+    return ((n + 63) & ~(size_t) 63) + llm_slot_embed_bytes(n_embd);
 }
 
 #endif

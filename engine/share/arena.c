@@ -167,7 +167,8 @@ layout(llm_arena_t *a, const llm_model_t *m)
     a->n_pages = (uint32_t) (a->conf.kv_bytes / a->page_bytes);
     a->n_table = table_pages(m, a->conf.n_ctx);
     a->top_stride = a->conf.max_top + LLM_TOP_EXTRA;
-    a->slot_bytes = llm_slot_bytes(a->conf.n_ctx, a->n_table, a->top_stride);
+    a->n_embd = llm_fwd_width(m);
+    a->slot_bytes = llm_slot_bytes(a->conf.n_ctx, a->n_table, a->top_stride, a->n_embd);
     a->slots_off = (sizeof(*a) + page - 1) & ~(page - 1);
     a->pages_off = (a->slots_off + a->conf.n_slots * a->slot_bytes + page - 1) & ~(page - 1);
     a->kv_off = (a->pages_off + a->n_pages * sizeof(llm_page_t) + page - 1) & ~(page - 1);
@@ -237,6 +238,7 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
         .n_ctx = a->conf.n_ctx,
         .top_stride = a->top_stride,
         .n_table = a->n_table,
+        .n_embd = a->n_embd,
         .slots = (uint8_t *) a + a->slots_off,
         .slot_bytes = a->slot_bytes,
         .pages = (llm_page_t *) ((uint8_t *) a + a->pages_off),

@@ -30,7 +30,7 @@ typedef struct {
 
 typedef struct {
     llm_engine_conf_t conf;
-    uint32_t          n_pages, n_table, top_stride;
+    uint32_t          n_pages, n_table, top_stride, n_embd;
     size_t            slot_bytes, page_bytes, bytes;
     size_t            slots_off, pages_off, kv_off, places_off, blocks_off;
     uint32_t          n_places;

@@ -72,8 +72,12 @@ check(const llm_engine_t *e, const llm_job_conf_t *c, llm_err_t *err)
         return llm_fail(err, LLM_E_ARG, "%u alternatives for a token; at most %u are possible",
                         c->n_top, e->arena->conf.max_top);
     }
-    if (c->embed != LLM_EMBED_NONE) {
-        return llm_fail(err, LLM_E_UNSUPPORTED, "this version does not compute embeddings");
+    if (c->embed != LLM_EMBED_NONE && c->embed != LLM_EMBED_MEAN && c->embed != LLM_EMBED_LAST) {
+        return llm_fail(err, LLM_E_ARG, "unknown pooling of embeddings: %d", (int) c->embed);
+    }
+    if (c->embed != LLM_EMBED_NONE && (c->max_new > 0 || c->prompt_logprobs)) {
+        return llm_fail(err, LLM_E_ARG,
+                        "an embedding has no output and no log-probabilities of the prompt");
     }
     return check_sampling(e, &c->sampling, err);
 }
@@ -125,6 +129,7 @@ llm_job_submit(llm_engine_t *e, const llm_job_conf_t *conf, llm_job_t *job, llm_
     slot->n_top = conf->n_top;
     slot->prompt_logprobs = conf->prompt_logprobs;
     slot->top_raw = conf->top_raw;
+    slot->embed = conf->embed;
     slot->sampling = conf->sampling;
     slot->sampling.bias = NULL;
     slot->n_bias = conf->sampling.n_bias;
@@ -215,9 +220,18 @@ llm_job_token(const llm_job_t *job, uint32_t i, llm_job_token_t *out)
 const float *
 llm_job_embedding(const llm_job_t *job, uint32_t *n)
 {
-    (void) job;
+    llm_slot_t *slot = slot_of(job);
+
     *n = 0;
-    return NULL;
+    if (slot == NULL || slot->embed == LLM_EMBED_NONE
+        || (atomic_load_explicit(&slot->state, memory_order_acquire) & LLM_SLOT_PHASE)
+               != LLM_SLOT_DONE
+        || atomic_load_explicit(&slot->finish, memory_order_relaxed) == LLM_FINISH_ERROR)
+    {
+        return NULL;
+    }
+    *n = job->engine->sh.n_embd;
+    return llm_slot_embedding(&job->engine->sh, slot);
 }
 
 void

@@ -15,7 +15,7 @@ make(void)
 {
     sh = (llm_shared_t) { .n_slots = N_SLOTS, .n_pages = N_PAGES, .n_ctx = N_CTX, .top_stride = 1, .n_table = N_CTX / LLM_KV_PAGE + 1,
                           .page_bytes = 64, .hash_key = { 1, 2 } };
-    sh.slot_bytes = llm_slot_bytes(sh.n_ctx, sh.n_table, sh.top_stride);
+    sh.slot_bytes = llm_slot_bytes(sh.n_ctx, sh.n_table, sh.top_stride, 0);
     sh.slots = calloc(N_SLOTS, sh.slot_bytes);
     sh.pages = calloc(N_PAGES, sizeof(llm_page_t));
 }
