@@ -136,6 +136,18 @@ uint32_t *ngx_http_llm_text_links(ngx_str_t *text, ngx_pool_t *pool);
 /* The first of the sequences with the highest mean log-probability. */
 ngx_http_llm_sequence_t *ngx_http_llm_tgi_best(ngx_http_llm_ctx_t *ctx);
 
+/* A token as native answers have it. */
+void ngx_http_llm_tgi_token_json(ngx_http_llm_buf_t *b, int32_t id,
+    ngx_str_t *text, float logprob, ngx_uint_t special);
+
+/* The whole text to ctx->out, the prompt first with return_full_text. */
+void ngx_http_llm_tgi_text_json(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_str_t *prompt);
+
+/* ,"generated_text":…,"details":… of a native event, to ctx->out. */
+void ngx_http_llm_tgi_end_json(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_str_t *prompt, ngx_uint_t last);
+
 
 /* --------------------------------------------------- ngx_http_llm_chat.c */
 

@@ -45,7 +45,11 @@ static void ngx_http_llm_completions_lists(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_legacy_t *l);
 static void ngx_http_llm_completions_head(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_completions_chunk(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_uint_t last);
+    ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_http_llm_token_t *t,
+    ngx_uint_t last);
+static void ngx_http_llm_completions_native(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_http_llm_token_t *t,
+    ngx_uint_t last);
 static void ngx_http_llm_completions_choice(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_uint_t index);
 static ngx_http_llm_sequence_t *ngx_http_llm_completions_best(
@@ -96,10 +100,8 @@ ngx_http_llm_completions_prefill(ngx_http_llm_ctx_t *ctx,
         l->seen = 0;
     }
 
-    if (ctx->params.stream
-        && (ctx->params.echo || ctx->params.return_full_text))
-    {
-        ngx_http_llm_completions_chunk(ctx, s, &s->prompt->shown, 0);
+    if (ctx->params.stream && ctx->params.return_full_text) {
+        ngx_http_llm_completions_chunk(ctx, s, &s->prompt->shown, NULL, 0);
     }
 }
 
@@ -170,7 +172,10 @@ ngx_http_llm_completions_unit(ngx_http_llm_ctx_t *ctx,
     }
 
     if (ctx->params.stream && (unit->text.len || unit->last || (l && l->n))) {
-        ngx_http_llm_completions_chunk(ctx, s, &unit->text, unit->last);
+        t = (unit->replaced || unit->n_tokens == 0)
+            ? NULL : &unit->tokens[unit->n_tokens - 1];
+
+        ngx_http_llm_completions_chunk(ctx, s, &unit->text, t, unit->last);
     }
 }
 
@@ -359,7 +364,8 @@ ngx_http_llm_completions_head(ngx_http_llm_ctx_t *ctx)
 
 static void
 ngx_http_llm_completions_chunk(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_uint_t last)
+    ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_http_llm_token_t *t,
+    ngx_uint_t last)
 {
     ngx_http_llm_buf_t     *b;
     ngx_http_llm_legacy_t  *l;
@@ -390,7 +396,39 @@ ngx_http_llm_completions_chunk(ngx_http_llm_ctx_t *ctx,
         ngx_http_llm_buf_lit(b, ",\"usage\":null");
     }
 
+    ngx_http_llm_completions_native(ctx, s, text, t, last);
     ngx_http_llm_buf_lit(b, "}\n\n");
+}
+
+
+/*
+ * Hugging Face's JavaScript client sends textGenerationStream() here, with
+ * the URL as the model, and hands the chunks on as if they were native events.
+ */
+
+static void
+ngx_http_llm_completions_native(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_http_llm_token_t *t,
+    ngx_uint_t last)
+{
+    ngx_str_t  *model;
+
+    model = &ctx->params.model;
+
+    if ((model->len < 7 || ngx_strncmp(model->data, "http://", 7) != 0)
+        && (model->len < 8 || ngx_strncmp(model->data, "https://", 8) != 0))
+    {
+        return;
+    }
+
+    /* text may be that of several tokens; clients skip special ones */
+
+    ngx_http_llm_buf_lit(&ctx->out, ",\"token\":");
+    ngx_http_llm_tgi_token_json(&ctx->out, t ? t->id : 0, text,
+                                t ? t->logprob : NAN,
+                                t && t->special && text->len == 0);
+
+    ngx_http_llm_tgi_end_json(ctx, s, &s->prompt->shown, last);
 }
 
 
@@ -398,23 +436,13 @@ static void
 ngx_http_llm_completions_choice(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_uint_t index)
 {
-    ngx_http_llm_buf_t  *b, text;
+    ngx_http_llm_buf_t  *b;
 
     b = &ctx->out;
 
-    ngx_http_llm_buf_init(&text, ctx->request->pool);
-
-    if (ctx->params.echo || ctx->params.return_full_text) {
-        ngx_http_llm_buf_add(&text, s->prompt->shown.data,
-                             s->prompt->shown.len);
-    }
-
-    ngx_http_llm_buf_add(&text, s->out.data, s->out.len);
-    b->failed |= text.failed;
-
     ngx_http_llm_buf_printf(b, "%s{\"index\":%ui,\"text\":",
                             index ? "," : "", index);
-    ngx_http_llm_buf_json(b, text.data, text.len);
+    ngx_http_llm_tgi_text_json(ctx, s, &s->prompt->shown);
     ngx_http_llm_buf_lit(b, ",\"logprobs\":");
     ngx_http_llm_completions_lists(ctx, s->data);
     ngx_http_llm_buf_printf(b, ",\"finish_reason\":\"%s\"}",

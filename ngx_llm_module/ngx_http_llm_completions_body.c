@@ -33,6 +33,7 @@ static const ngx_http_llm_field_t  ngx_http_llm_completions_fields[] = {
     ngx_http_llm_field("suffix", STRING, suffix, 0),
     ngx_http_llm_field("logit_bias", BIAS, bias, 0),
     ngx_http_llm_field("return_full_text", BOOL, return_full_text, 0),
+    ngx_http_llm_field("details", BOOL, details, 0),
     ngx_http_llm_field("add_special_tokens", BOOL, add_special_tokens, 0),
     ngx_http_llm_null_field
 };
@@ -59,6 +60,7 @@ ngx_http_llm_completions_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
     /* what the prompt costs is asked of the engine only when it is shown */
 
     p->decoder_input_details = (p->logprobs && p->echo);
+    p->return_full_text |= p->echo;
 
     if (p->decoder_input_details && p->suffix.data) {
         return ngx_http_llm_invalid(ctx, "`echo` with `logprobs` is not "

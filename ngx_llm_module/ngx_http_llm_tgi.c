@@ -21,12 +21,8 @@ static void ngx_http_llm_tgi_unit(ngx_http_llm_ctx_t *ctx,
 static void ngx_http_llm_tgi_token(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_http_llm_token_t *t, ngx_str_t *text,
     ngx_uint_t last);
-static void ngx_http_llm_tgi_token_json(ngx_http_llm_buf_t *b, int32_t id,
-    ngx_str_t *text, float logprob, ngx_uint_t special);
 static void ngx_http_llm_tgi_top_json(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_buf_t *b, ngx_http_llm_token_t *t);
-static void ngx_http_llm_tgi_text_json(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s);
 static void ngx_http_llm_tgi_reason_json(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
 static void ngx_http_llm_tgi_lists_json(ngx_http_llm_ctx_t *ctx,
@@ -301,30 +297,41 @@ ngx_http_llm_tgi_token(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s,
         ngx_http_llm_tgi_top_json(ctx, b, t);
     }
 
-    if (!last) {
-        ngx_http_llm_buf_lit(b, ",\"generated_text\":null,\"details\":null}"
-                             "\n\n");
-        return;
-    }
-
-    ngx_http_llm_buf_lit(b, ",\"generated_text\":");
-    ngx_http_llm_tgi_text_json(ctx, s);
-    ngx_http_llm_buf_lit(b, ",\"details\":");
-
-    if (p->details) {
-        ngx_http_llm_buf_lit(b, "{");
-        ngx_http_llm_tgi_reason_json(ctx, s);
-        ngx_http_llm_buf_printf(b, ",\"input_length\":%uD}", ctx->n_tokens);
-
-    } else {
-        ngx_http_llm_buf_lit(b, "null");
-    }
-
+    ngx_http_llm_tgi_end_json(ctx, s, &ctx->inputs, last);
     ngx_http_llm_buf_lit(b, "}\n\n");
 }
 
 
-static void
+void
+ngx_http_llm_tgi_end_json(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_str_t *prompt, ngx_uint_t last)
+{
+    ngx_http_llm_buf_t  *b;
+
+    b = &ctx->out;
+
+    if (!last) {
+        ngx_http_llm_buf_lit(b, ",\"generated_text\":null,\"details\":null");
+        return;
+    }
+
+    ngx_http_llm_buf_lit(b, ",\"generated_text\":");
+    ngx_http_llm_tgi_text_json(ctx, s, prompt);
+    ngx_http_llm_buf_lit(b, ",\"details\":");
+
+    if (ctx->params.details) {
+        ngx_http_llm_buf_lit(b, "{");
+        ngx_http_llm_tgi_reason_json(ctx, s);
+        ngx_http_llm_buf_printf(b, ",\"input_length\":%uD}",
+                                s->prompt->n_tokens);
+
+    } else {
+        ngx_http_llm_buf_lit(b, "null");
+    }
+}
+
+
+void
 ngx_http_llm_tgi_token_json(ngx_http_llm_buf_t *b, int32_t id,
     ngx_str_t *text, float logprob, ngx_uint_t special)
 {
@@ -368,11 +375,9 @@ ngx_http_llm_tgi_top_json(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
 }
 
 
-/* the whole text, to ctx->out */
-
-static void
+void
 ngx_http_llm_tgi_text_json(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s)
+    ngx_http_llm_sequence_t *s, ngx_str_t *prompt)
 {
     ngx_http_llm_buf_t  text;
 
@@ -382,7 +387,7 @@ ngx_http_llm_tgi_text_json(ngx_http_llm_ctx_t *ctx,
     }
 
     ngx_http_llm_buf_init(&text, ctx->request->pool);
-    ngx_http_llm_buf_add(&text, ctx->inputs.data, ctx->inputs.len);
+    ngx_http_llm_buf_add(&text, prompt->data, prompt->len);
     ngx_http_llm_buf_add(&text, s->out.data, s->out.len);
 
     if (text.failed) {
@@ -484,7 +489,7 @@ ngx_http_llm_tgi_finish(ngx_http_llm_ctx_t *ctx)
     }
 
     ngx_http_llm_buf_lit(b, "{\"generated_text\":");
-    ngx_http_llm_tgi_text_json(ctx, best);
+    ngx_http_llm_tgi_text_json(ctx, best, &ctx->inputs);
 
     if (p->details || p->decoder_input_details) {
         ngx_http_llm_buf_lit(b, ",\"details\":{");
@@ -506,7 +511,7 @@ ngx_http_llm_tgi_finish(ngx_http_llm_ctx_t *ctx)
                 }
 
                 ngx_http_llm_buf_lit(b, "{\"generated_text\":");
-                ngx_http_llm_tgi_text_json(ctx, s);
+                ngx_http_llm_tgi_text_json(ctx, s, &ctx->inputs);
                 ngx_http_llm_buf_lit(b, ",");
                 ngx_http_llm_tgi_reason_json(ctx, s);
                 ngx_http_llm_tgi_lists_json(ctx, s, 0);
