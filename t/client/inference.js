@@ -1,0 +1,52 @@
+// inference.js - Hugging Face's JavaScript client against the server of javascript.t.
+'use strict';
+
+const assert = require('node:assert/strict');
+const { InferenceClient, InferenceClientProviderApiError } = require('@huggingface/inference');
+const { all, near, reference, rejects, run, url } = require('./cases.js');
+
+const [FIRST] = reference('smollm2');
+const { ids, logprobs, text } = FIRST.greedy;
+const client = new InferenceClient('unused').endpoint(url);
+const plain = new InferenceClient('unused').endpoint(`${url}/plain`);
+const messages = [{ role: 'user', content: FIRST.prompt }];
+const parameters = { max_new_tokens: ids.length, do_sample: false };
+
+run({
+    'inference: textGeneration': async () => {
+        const out = await client.textGeneration({ inputs: FIRST.prompt, parameters });
+        assert.equal(out.generated_text, text);
+    },
+    'inference: textGeneration, parameters': async () => {
+        const stop = text.slice(3, 6);
+        const out = await client.textGeneration({ inputs: FIRST.prompt, parameters: { ...parameters, stop: [stop] } });
+        assert.equal(out.generated_text, text.slice(0, 3));
+        const two = await Promise.all([7, 7].map((seed) => client.textGeneration(
+            { inputs: FIRST.prompt, parameters: { ...parameters, do_sample: true, seed } })));
+        assert.equal(two[0].generated_text, two[1].generated_text);
+    },
+    'inference: textGenerationStream': async () => {
+        const events = await all(client.textGenerationStream({ inputs: FIRST.prompt, parameters }));
+        assert.equal(events.map((e) => e.token.text).join(''), text);
+        assert.equal(events.findLast((e) => e.generated_text).generated_text, text);
+    },
+    'inference: chatCompletion': async () => {
+        const out = await plain.chatCompletion({ messages, max_tokens: ids.length, temperature: 0, logprobs: true });
+        assert.equal(out.choices[0].message.content, text);
+        assert.equal(out.choices[0].finish_reason, 'length');
+        near(out.choices[0].logprobs.content.map((t) => t.logprob), logprobs);
+    },
+    'inference: chatCompletionStream': async () => {
+        const chunks = await all(plain.chatCompletionStream({ messages, max_tokens: ids.length, temperature: 0 }));
+        assert.equal(chunks.map((c) => c.choices[0].delta.content).join(''), text);
+        assert.equal(chunks.at(-1).choices[0].finish_reason, 'length');
+    },
+    'inference: errors': async () => {
+        const e = await rejects(InferenceClientProviderApiError, plain.chatCompletion({ messages, temperature: -1 }));
+        assert.equal(e.httpResponse.status, 422);
+        assert.match(JSON.stringify(e.httpResponse.body), /`temperature` must be/);
+        const f = await rejects(InferenceClientProviderApiError,
+            all(client.textGenerationStream({ inputs: FIRST.prompt, parameters: { top_p: 7 } })));
+        assert.equal(f.httpResponse.status, 422);
+    },
+});
