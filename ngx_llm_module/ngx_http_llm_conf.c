@@ -86,6 +86,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
      */
 
     conf->max_concurrent_requests = NGX_CONF_UNSET;
+    conf->max_queue = NGX_CONF_UNSET;
     conf->max_best_of = NGX_CONF_UNSET;
     conf->max_stop_sequences = NGX_CONF_UNSET;
     conf->max_top_n_tokens = NGX_CONF_UNSET;
@@ -95,6 +96,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     conf->default_max_new_tokens = NGX_CONF_UNSET;
     conf->cors_origins = NGX_CONF_UNSET_PTR;
     conf->licenses = NGX_CONF_UNSET_PTR;
+    conf->api_keys = NGX_CONF_UNSET_PTR;
     conf->return_full_text = NGX_CONF_UNSET;
     conf->grammar = NGX_CONF_UNSET;
     conf->watermark = NGX_CONF_UNSET_PTR;
@@ -132,9 +134,11 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_ptr_value(conf->cors_origins, prev->cors_origins, NULL);
     ngx_conf_merge_ptr_value(conf->licenses, prev->licenses, NULL);
+    ngx_conf_merge_ptr_value(conf->api_keys, prev->api_keys, NULL);
 
     ngx_conf_merge_value(conf->max_concurrent_requests,
                          prev->max_concurrent_requests, 128);
+    ngx_conf_merge_value(conf->max_queue, prev->max_queue, -1);
     ngx_conf_merge_value(conf->max_best_of, prev->max_best_of, 2);
     ngx_conf_merge_value(conf->max_stop_sequences, prev->max_stop_sequences,
                          16);

@@ -29,6 +29,9 @@ char *ngx_http_llm_watermark(ngx_conf_t *cf, ngx_command_t *cmd,
 /* llm_cors_allow_origin ORIGIN ... | off; */
 char *ngx_http_llm_cors(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
+/* llm_api_key KEY ... | off; (ngx_http_llm_key.c) */
+char *ngx_http_llm_api_key(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
 /* llm_license_allow NAME ...; (ngx_http_llm_license.c) */
 char *ngx_http_llm_license(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 /* whether the licence of the model is listed; a message otherwise */

@@ -47,6 +47,7 @@ static char *ngx_http_llm_check_text(ngx_conf_t *cf, void *post, void *data);
 static ngx_conf_post_t  ngx_http_llm_text_post = { ngx_http_llm_check_text };
 
 static const ngx_http_llm_bounds_t  ngx_http_llm_1_to_4096 = { 1, 4096 };
+static const ngx_http_llm_bounds_t  ngx_http_llm_0_to_4096 = { 0, 4096 };
 static const ngx_http_llm_bounds_t  ngx_http_llm_1_to_256 = { 1, 256 };
 static const ngx_http_llm_bounds_t  ngx_http_llm_0_to_256 = { 0, 256 };
 static const ngx_http_llm_bounds_t  ngx_http_llm_tokens = { 1, 1048576 };
@@ -97,6 +98,8 @@ static ngx_command_t  ngx_http_llm_commands[] = {
     ngx_http_llm_number_command("llm_max_concurrent_requests",
                                 max_concurrent_requests,
                                 ngx_http_llm_1_to_4096),
+    ngx_http_llm_number_command("llm_max_queue", max_queue,
+                                ngx_http_llm_0_to_4096),
     ngx_http_llm_number_command("llm_max_best_of", max_best_of,
                                 ngx_http_llm_1_to_256),
     ngx_http_llm_number_command("llm_max_stop_sequences", max_stop_sequences,
@@ -180,6 +183,13 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       ngx_conf_set_msec_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, queue_timeout),
+      NULL },
+
+    { ngx_string("llm_api_key"),
+      NGX_HTTP_LLM_ALL|NGX_CONF_1MORE,
+      ngx_http_llm_api_key,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
       NULL },
 
     { ngx_string("llm_license_allow"),

@@ -81,6 +81,7 @@ typedef struct {
     ngx_str_t                  route_name;  /* that directive */
 
     ngx_int_t                  max_concurrent_requests;
+    ngx_int_t                  max_queue;       /* that wait; -1: any */
     ngx_int_t                  max_best_of;
     ngx_int_t                  max_stop_sequences;
     ngx_int_t                  max_top_n_tokens;
@@ -95,6 +96,7 @@ typedef struct {
     ngx_str_t                  compute_type;
     ngx_array_t               *cors_origins;    /* of ngx_str_t */
     ngx_array_t               *licenses;        /* of ngx_str_t; NULL: all */
+    ngx_array_t               *api_keys;        /* of complex values, or NULL */
     ngx_flag_t                 return_full_text;
     ngx_flag_t                 grammar;
     ngx_http_llm_watermark_t  *watermark;

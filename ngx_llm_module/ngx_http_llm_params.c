@@ -69,7 +69,9 @@ ngx_http_llm_params_permit(ngx_http_llm_ctx_t *ctx)
     /* exact, while the numbers of a step lag behind what was sent */
 
     if ((uint64_t) stats.n_used + ctx->n_sequences
-        > (uint64_t) ctx->conf->max_concurrent_requests)
+        > (uint64_t) ctx->conf->max_concurrent_requests
+        || (ctx->conf->max_queue >= 0
+            && stats.n_waiting > (uint64_t) ctx->conf->max_queue))
     {
         return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_OVERLOADED,
                                  "Model is overloaded");

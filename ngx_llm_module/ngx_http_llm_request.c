@@ -96,7 +96,11 @@ ngx_http_llm_handler(ngx_http_request_t *r)
     }
 
     if (rc == NGX_OK && r->method == NGX_HTTP_POST) {
-        rc = ngx_http_llm_body_type(ctx);
+        rc = ngx_http_llm_key_check(ctx);
+
+        if (rc == NGX_OK) {
+            rc = ngx_http_llm_body_type(ctx);
+        }
 
         if (rc == NGX_OK) {
             rc = ngx_http_read_client_request_body(r, ngx_http_llm_body);

@@ -35,6 +35,12 @@ void ngx_http_llm_release(ngx_http_llm_ctx_t *ctx);
 uint64_t ngx_http_llm_now(void);
 
 
+/* ---------------------------------------------------- ngx_http_llm_key.c */
+
+/* Whether the request has a key of its location; ctx->error otherwise. */
+ngx_int_t ngx_http_llm_key_check(ngx_http_llm_ctx_t *ctx);
+
+
 /* --------------------------------------------------- ngx_http_llm_body.c */
 
 /* Whether the Content-Type is JSON; ctx->error otherwise. */

@@ -78,6 +78,10 @@ refused("$model\nserver { listen 127.0.0.1:%%PORT%%;\nlocation / { llm_pass m; l
 
 my @values = (
     [ 'llm_max_concurrent_requests 0;',    'invalid value "0" of "llm_max_concurrent_requests", it must be from 1 to 4096' ],
+    [ 'llm_max_queue -1;',                 'invalid value "-1" of "llm_max_queue", it must be from 0 to 4096' ],
+    [ 'llm_api_key "";',                   'invalid key "" of "llm_api_key"' ],
+    [ 'llm_api_key a off;',                'invalid key "off" of "llm_api_key"' ],
+    [ 'llm_api_key a; llm_api_key b;',     '"llm_api_key" directive is duplicate' ],
     [ 'llm_max_best_of 0;',                'invalid value "0" of "llm_max_best_of", it must be from 1 to 256' ],
     [ 'llm_max_stop_sequences 257;',       'invalid value "257" of "llm_max_stop_sequences", it must be from 0 to 256' ],
     [ 'llm_max_top_n_tokens -1;',          'invalid value "-1" of "llm_max_top_n_tokens", it must be from 0 to 256' ],
