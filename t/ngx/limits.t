@@ -41,9 +41,9 @@ my $conf = <<"EOC";
         location / { llm_pass m; llm_max_best_of 3; llm_max_stop_sequences 2; llm_max_top_n_tokens 4; llm_max_client_batch_size 3;
             llm_max_input_tokens 10; llm_max_total_tokens 20; llm_max_concurrent_requests 6; }
         location /none/ { llm_pass m; llm_max_best_of 1; llm_max_stop_sequences 0; llm_max_top_n_tokens 0; llm_max_client_batch_size 1; }
-        location /two/ { llm_pass two; }
-        location /two/queue/ { llm_pass two; llm_max_queue 0; }
-        location /two/queue1/ { llm_pass two; llm_max_queue 1; }
+        location /two/ { llm_pass two; llm_max_total_tokens 100000; }
+        location /two/queue/ { llm_pass two; llm_max_total_tokens 100000; llm_max_queue 0; }
+        location /two/queue1/ { llm_pass two; llm_max_total_tokens 100000; llm_max_queue 1; }
         location /key/ { llm_pass m; llm_api_key one "two words" \$key; location /key/open/ { llm_pass m; llm_api_key off; } location /key/in/ { llm_pass m; } }
         location /nokey/ { llm_pass m; llm_api_key \$key; }
     }
