@@ -75,7 +75,7 @@ typedef struct {
     const char *arch;           /* "llama", ... as the file names it: model_type of a directory */
     const char *name;           /* general.name, or the base name of the file or directory */
     const char *license;        /* "" when the file does not say */
-    const char *type_name;      /* the format of most weight bytes: "Q4_1", "BF16", "GPTQ" */
+    const char *type_name;      /* of most weight bytes, as loaded: "Q4_1", "BF16", "GPTQ" */
     const char *chat_template;  /* Jinja text or NULL */
     const char *bos_token;      /* text of the token, "" when there is none */
     const char *eos_token;

@@ -155,6 +155,22 @@ count_weights(llm_model_t *m, const llm_src_t *src)
     m->info.type_name = names[best] != NULL ? names[best] : llm_format(best)->name;
 }
 
+/* Where matrices are rounded while they are packed, the format is that of most packed bytes. */
+static void
+name_packed(llm_model_t *m, const llm_plan_t *plan)
+{
+    uint64_t bytes[LLM_T_COUNT] = { 0 };
+    uint32_t best = 0;
+    for (size_t i = 0; i < plan->n; i++) {
+        if (plan->items[i].mat != NULL) {
+            uint32_t type = plan->items[i].mat->type;
+            bytes[type] += plan->items[i].bytes;
+            best = bytes[type] > bytes[best] ? type : best;
+        }
+    }
+    m->info.type_name = llm_format(best)->name;
+}
+
 /* Name, licence and template that a GGUF file holds. */
 static llm_code_t
 texts_of_gguf(llm_model_t *m, const llm_src_t *src, llm_err_t *err)
@@ -375,6 +391,9 @@ llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err)
             rc = read_model(m, &plan, &f, err);
         }
         m->info.weight_bytes = plan.bytes;
+        if (rc == LLM_OK && plan.quantizes) {
+            name_packed(m, &plan);
+        }
         if (rc == LLM_OK && !conf->check_only) {
             rc = llm_repack(m, &plan, &f.src, conf, err);
         }

@@ -45,6 +45,10 @@ test_file(const char *path, const char *format, uint32_t inside, uint32_t ends)
             good &= same_rows(&q->dec.layers[i].qkv.part[0], &f->dec.layers[i].qkv.part[0], inside);
         }
         ok(good, "%s: matrices of the layers", format);
+        is_str(llm_model_info(c)->type_name, q->info.type_name, "the same name by checking alone");
+        ok(strcmp(q->info.type_name, llm_format(inside)->name) == 0
+           || strcmp(q->info.type_name, llm_format(ends)->name) == 0, "%s: shown as %s", format,
+           q->info.type_name);
         is_int((long long) llm_model_info(c)->weight_bytes,
                (long long) llm_model_info(q)->weight_bytes, "checking alone knows the size");
     }
@@ -71,6 +75,7 @@ main(void)
     ok(rc == LLM_OK && llm_model_open(&b, &conf, &err) == LLM_OK
        && llm_model_info(a)->weight_bytes == llm_model_info(b)->weight_bytes,
        "what is quantized already stays");
+    is_str(llm_model_info(a)->type_name, "Q4_0", "and is called so");
     llm_model_close(a);
     llm_model_close(b);
     static const char *const wrong[] = { "", "f16", "iq4_nl", "q4", "q8_0 " };

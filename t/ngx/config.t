@@ -182,7 +182,9 @@ EOC
     my $http = LLM::HTTP->new(port => $n->port);
     my $i = $http->get('/info')->json;
     is_deeply [ @$i{qw(max_best_of max_total_tokens)} ], [ 4, 64 ], 'of the location, of the model';
+    is $i->{model_dtype}, 'F32', 'model_dtype of the file';
     $i = $http->get('/c/info')->json;
+    is $i->{model_dtype}, 'Q8_0', 'quantized while loading';
     is_deeply [ @$i{qw(max_best_of max_total_tokens max_input_tokens)} ], [ 3, 64, 60 ], 'of http, of the location';
     is $http->post('/generate_stream', { inputs => '' })->header('content-type'), 'text/event-stream', 'llm_stream_errors of http';
     is scalar @{ $http->post('/generate', { inputs => 'a', parameters => { top_n_tokens => 30, max_new_tokens => 1,
