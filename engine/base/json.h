@@ -20,14 +20,6 @@
 llm_code_t llm_json_parse(json_t **out, const char *what, const char *text, size_t len,
                           llm_err_t *err);
 
-/*
- * Reads a whole file of at most max_bytes; *text is malloc'ed and NUL-terminated after *len bytes.
- * An absent file is LLM_OK with *text == NULL when optional is set. Errors: IO, FORMAT (too large),
- * NOMEM.
- */
-llm_code_t llm_file_read(char **text, size_t *len, const char *path, size_t max_bytes,
-                         bool optional, llm_err_t *err);
-
 /* llm_file_read and llm_json_parse; *out stays NULL for an absent optional file. */
 llm_code_t llm_json_file(json_t **out, const char *path, size_t max_bytes, bool optional,
                          llm_err_t *err);

@@ -5,10 +5,9 @@
  * single files are read by safetensors.c and pickle.c.
  */
 #include "model/ckpt_impl.h"
+#include "base/file.h"
 #include "base/json.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,45 +48,21 @@ llm_ckpt_add_file(llm_ckpt_t *c, const char *path, llm_err_t *err)
     if (copy == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "%s: no memory", path);
     }
-    struct stat st;
-    /* NONBLOCK: a FIFO must not hang us */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    bool regular = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-    if (!regular) {
-        llm_fail(err, LLM_E_IO, "%s: %s", path, fd < 0 ? strerror(errno) : "is no regular file");
-        if (fd >= 0) {
-            close(fd);
-        }
+    llm_ckpt_file_t f = { .path = copy };
+    llm_code_t rc = llm_file_open(&f.fd, &f.size, path, err);
+    if (rc != LLM_OK) {
         free(copy);
-        return LLM_E_IO;
+        return rc;
     }
-    c->files[c->n_files++] = (llm_ckpt_file_t) { copy, fd, (uint64_t) st.st_size };
-    c->bytes += (uint64_t) st.st_size;
+    c->files[c->n_files++] = f;
+    c->bytes += f.size;
     return LLM_OK;
 }
 
 llm_code_t
 llm_ckpt_pread(const llm_ckpt_file_t *f, void *dst, size_t n, uint64_t off, llm_err_t *err)
 {
-    uint8_t *p = dst;
-    while (n > 0) {
-        ssize_t got = pread(f->fd, p, n, (off_t) off);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got < 0) {
-            return llm_fail(err, LLM_E_IO, "%s: read of %zu bytes at %llu failed: %s", f->path, n,
-                            (ull_t) off, strerror(errno));
-        }
-        if (got == 0) {
-            return llm_fail(err, LLM_E_IO, "%s: the file became shorter while it was read: %zu "
-                            "bytes missing at %llu", f->path, n, (ull_t) off);
-        }
-        p += got;
-        n -= (size_t) got;
-        off += (uint64_t) got;
-    }
-    return LLM_OK;
+    return llm_file_pread(f->fd, f->path, dst, n, off, err);
 }
 
 /* ----------------------------------------------------------------- tensors */

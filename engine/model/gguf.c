@@ -17,12 +17,11 @@
 #define _GNU_SOURCE     /* qsort_r */
 
 #include "model/gguf_impl.h"
+#include "base/file.h"
 #include "tensor/format.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF values are read in place");
@@ -37,30 +36,6 @@ static uint64_t
 bytes_left(const llm_gguf_t *g)
 {
     return g->file_size - g->pos;
-}
-
-llm_code_t
-llm_gguf_pread(const llm_gguf_t *g, void *dst, size_t n, uint64_t off, llm_err_t *err)
-{
-    uint8_t *p = dst;
-    while (n > 0) {
-        ssize_t got = pread(g->fd, p, n, (off_t) off);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got < 0) {
-            return llm_fail(err, LLM_E_IO, "%s: read of %zu bytes at %llu failed: %s", g->path, n,
-                            (ull_t) off, strerror(errno));
-        }
-        if (got == 0) {
-            return llm_fail(err, LLM_E_IO, "%s: the file became shorter while it was read: %zu "
-                            "bytes missing at %llu", g->path, n, (ull_t) off);
-        }
-        p += got;
-        n -= (size_t) got;
-        off += (uint64_t) got;
-    }
-    return LLM_OK;
 }
 
 /* Makes sure that the n bytes at the cursor are inside the file and in memory. */
@@ -94,8 +69,8 @@ need(llm_gguf_t *g, uint64_t n, const char *what, llm_err_t *err)
     uint64_t want = (end + READ_STEP - 1) / READ_STEP * READ_STEP;
     want = want < g->file_size ? want : g->file_size;
     want = want < g->head_cap ? want : g->head_cap;
-    llm_code_t rc = llm_gguf_pread(g, g->head + g->head_len, (size_t) want - g->head_len,
-                                   g->head_len, err);
+    llm_code_t rc = llm_file_pread(g->fd, g->path, g->head + g->head_len,
+                                   (size_t) want - g->head_len, g->head_len, err);
     if (rc == LLM_OK) {
         g->head_len = (size_t) want;
     }
@@ -621,24 +596,6 @@ parse(llm_gguf_t *g, llm_err_t *err)
     return rc == LLM_OK ? place_tensors(g, err) : rc;
 }
 
-static llm_code_t
-open_file(llm_gguf_t *g, llm_err_t *err)
-{
-    struct stat st;
-    /* NONBLOCK: a FIFO must not hang us */
-    g->fd = open(g->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (g->fd < 0 || fstat(g->fd, &st) != 0) {
-        return llm_fail(err, LLM_E_IO, "%s: %s", g->path, strerror(errno));
-    }
-    if (!S_ISREG(st.st_mode)) {
-        return llm_fail(err, LLM_E_IO, "%s: %s", g->path,
-                        S_ISDIR(st.st_mode) ? "is a directory" : "is not a regular file");
-    }
-    g->file_size = (uint64_t) st.st_size;
-    posix_fadvise(g->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-    return LLM_OK;
-}
-
 llm_code_t
 llm_gguf_open_one(llm_gguf_t **out, const char *path, llm_err_t *err)
 {
@@ -649,9 +606,10 @@ llm_gguf_open_one(llm_gguf_t **out, const char *path, llm_err_t *err)
     }
     g->fd = -1;
     g->path = strdup(path);
-    llm_code_t rc = g->path != NULL ? open_file(g, err)
+    llm_code_t rc = g->path != NULL ? llm_file_open(&g->fd, &g->file_size, path, err)
                                     : llm_fail(err, LLM_E_NOMEM, "%s: no memory", path);
     if (rc == LLM_OK) {
+        posix_fadvise(g->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
         rc = parse(g, err);
     }
     if (rc != LLM_OK) {

@@ -3,6 +3,7 @@
  * bytes.
  */
 #include "model/gguf_impl.h"
+#include "base/file.h"
 
 const char *
 llm_gguf_path(const llm_gguf_t *g)
@@ -238,5 +239,5 @@ llm_gguf_read(const llm_gguf_t *g, const llm_gguf_tensor_t *t, size_t from, void
                         g->path, show(t->name).s, from, n, t->size);
     }
     const llm_gguf_t *file = t->part > 0 ? g->more[t->part - 1] : g;
-    return llm_gguf_pread(file, dst, n, t->offset + from, err);
+    return llm_file_pread(file->fd, file->path, dst, n, t->offset + from, err);
 }

@@ -58,7 +58,4 @@ llm_code_t llm_gguf_open_one(llm_gguf_t **out, const char *path, llm_err_t *err)
 /* tensor_order anew; names must be unique. */
 llm_code_t llm_gguf_index_tensors(llm_gguf_t *g, llm_err_t *err);
 
-/* Reads n bytes at file offset off, all or an error. */
-llm_code_t llm_gguf_pread(const llm_gguf_t *g, void *dst, size_t n, uint64_t off, llm_err_t *err);
-
 #endif

@@ -2,6 +2,7 @@
  * card.c - chat template and licence of a Hugging Face directory (see card.h).
  */
 #include "text/card.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/unicode.h"
 

@@ -1,6 +1,7 @@
 /*
  * tok_dir.c - reads the tokenizer files of a Hugging Face directory.
  */
+#include "base/file.h"
 #include "text/tok_json.h"
 
 #include <stdio.h>

@@ -64,10 +64,9 @@ static int
 parse_options(int argc, char **argv, bench_conf_t *c)
 {
     static const struct option options[] = {
-        { "help", no_argument, NULL, 'h' }, { "prefill", required_argument, NULL, 'p' },
+        TOOL_ENGINE_OPTIONS, { "prefill", required_argument, NULL, 'p' },
         { "decode", required_argument, NULL, 'n' }, { "reps", required_argument, NULL, 'r' },
-        { "streams", required_argument, NULL, 's' }, { "threads", required_argument, NULL, 't' },
-        { "kv", required_argument, NULL, 1 }, { "model", required_argument, NULL, 'm' },
+        { "streams", required_argument, NULL, 's' }, { "model", required_argument, NULL, 'm' },
         { "json", no_argument, NULL, 2 }, { NULL, 0, NULL, 0 },
     };
     const char *me = argv[0];
@@ -90,12 +89,6 @@ parse_options(int argc, char **argv, bench_conf_t *c)
         case 's':
             good = tool_u32(me, "--streams", optarg, 1, 4096, &c->streams);
             break;
-        case 't':
-            good = tool_u32(me, "--threads", optarg, 1, 1024, &c->engine.n_threads);
-            break;
-        case 1:
-            good = tool_kv_type(me, optarg, &c->engine.kv_type);
-            break;
         case 'm':
             c->model = optarg;
             break;
@@ -103,7 +96,7 @@ parse_options(int argc, char **argv, bench_conf_t *c)
             c->json = true;
             break;
         default:
-            return tool_usage(me, "wrong option");
+            good = tool_engine_option(me, o, &c->engine);
         }
     }
     if (!good) {

@@ -4,6 +4,7 @@
 #include "tools/tools.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <math.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -120,6 +121,20 @@ tool_kv_type(const char *command, const char *text, llm_kv_type_t *out)
         return false;
     }
     return true;
+}
+
+bool
+tool_engine_option(const char *command, int option, llm_engine_conf_t *conf)
+{
+    switch (option) {
+    case 't':
+        return tool_u32(command, "--threads", optarg, 1, 1024, &conf->n_threads);
+    case TOOL_OPT_KV:
+        return tool_kv_type(command, optarg, &conf->kv_type);
+    default:
+        tool_usage(command, "wrong option");
+        return false;
+    }
 }
 
 llm_code_t
@@ -240,4 +255,22 @@ tool_session_wait(const tool_session_t *s)
     if (poll(&fd, 1, 1000) == 1 && read(s->wake_fd, &count, sizeof(count)) < 0) {
         return;     /* somebody else took the event: the caller polls its jobs anyway */
     }
+}
+
+llm_code_t
+tool_session_run(const tool_session_t *s, const llm_job_conf_t *conf, llm_job_t *job,
+                 llm_job_view_t *view, llm_err_t *err)
+{
+    llm_code_t rc = llm_job_submit(s->engine, conf, job, err);
+    if (rc != LLM_OK) {
+        return rc;
+    }
+    for (llm_job_poll(job, view); !view->done; llm_job_poll(job, view)) {
+        tool_session_wait(s);
+    }
+    if (view->finish == LLM_FINISH_ERROR) {
+        llm_job_close(job);
+        return llm_fail(err, LLM_E_ENGINE, "the engine failed after %u tokens", view->n_new);
+    }
+    return LLM_OK;
 }

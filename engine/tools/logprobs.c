@@ -33,10 +33,9 @@ static int
 parse_options(int argc, char **argv, logprobs_conf_t *c)
 {
     static const struct option options[] = {
-        { "help", no_argument, NULL, 'h' }, { "prompt", required_argument, NULL, 'p' },
+        TOOL_ENGINE_OPTIONS, { "prompt", required_argument, NULL, 'p' },
         { "tokens", required_argument, NULL, 1 }, { "new", required_argument, NULL, 'n' },
-        { "top", required_argument, NULL, 2 }, { "kv", required_argument, NULL, 3 },
-        { "threads", required_argument, NULL, 't' }, { NULL, 0, NULL, 0 },
+        { "top", required_argument, NULL, 2 }, { NULL, 0, NULL, 0 },
     };
     const char *me = argv[0];
     for (int o; (o = getopt_long(argc, argv, "hp:n:t:", options, NULL)) != -1;) {
@@ -59,14 +58,8 @@ parse_options(int argc, char **argv, logprobs_conf_t *c)
         case 2:
             good = tool_u32(me, "--top", optarg, 0, 1000, &c->n_top);
             break;
-        case 3:
-            good = tool_kv_type(me, optarg, &c->engine.kv_type);
-            break;
-        case 't':
-            good = tool_u32(me, "--threads", optarg, 1, 1024, &c->engine.n_threads);
-            break;
         default:
-            return tool_usage(me, "wrong option");
+            good = tool_engine_option(me, o, &c->engine);
         }
         if (!good) {
             return TOOL_USAGE;
@@ -149,16 +142,10 @@ score(const tool_session_t *s, const logprobs_conf_t *c, llm_err_t *err)
     llm_sampling_init(&conf.sampling);
     conf.sampling.ignore_eos = true;
     if (rc == LLM_OK) {
-        rc = llm_job_submit(s->engine, &conf, &job, err);
+        rc = tool_session_run(s, &conf, &job, &view, err);
     }
     if (rc == LLM_OK) {
-        for (llm_job_poll(&job, &view); !view.done; llm_job_poll(&job, &view)) {
-            tool_session_wait(s);
-        }
-        rc = view.finish != LLM_FINISH_ERROR ? print_result(s, &job, &view, c->n_top, err)
-                                             : llm_fail(err, LLM_E_ENGINE,
-                                                        "the engine failed after %u tokens",
-                                                        view.n_new);
+        rc = print_result(s, &job, &view, c->n_top, err);
         llm_job_close(&job);
     }
     llm_tokens_free(&t);

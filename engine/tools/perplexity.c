@@ -37,9 +37,8 @@ static int
 parse_options(int argc, char **argv, perplexity_conf_t *c)
 {
     static const struct option options[] = {
-        { "help", no_argument, NULL, 'h' }, { "ctx", required_argument, NULL, 1 },
-        { "kern", required_argument, NULL, 2 }, { "kv", required_argument, NULL, 3 },
-        { "threads", required_argument, NULL, 't' }, { NULL, 0, NULL, 0 },
+        TOOL_ENGINE_OPTIONS, { "ctx", required_argument, NULL, 1 },
+        { "kern", required_argument, NULL, 2 }, { NULL, 0, NULL, 0 },
     };
     const char *me = argv[0];
     for (int o; (o = getopt_long(argc, argv, "ht:", options, NULL)) != -1;) {
@@ -54,14 +53,8 @@ parse_options(int argc, char **argv, perplexity_conf_t *c)
         case 2:
             good = setenv("LLM_KERN", optarg, 1) == 0;
             break;
-        case 3:
-            good = tool_kv_type(me, optarg, &c->engine.kv_type);
-            break;
-        case 't':
-            good = tool_u32(me, "--threads", optarg, 1, 1024, &c->engine.n_threads);
-            break;
         default:
-            return tool_usage(me, "wrong option");
+            good = tool_engine_option(me, o, &c->engine);
         }
         if (!good) {
             return TOOL_USAGE;
@@ -86,22 +79,18 @@ score_window(const tool_session_t *s, const int32_t *tokens, uint32_t n, score_t
     llm_job_t job;
     llm_job_view_t view;
     llm_sampling_init(&conf.sampling);
-    llm_code_t rc = llm_job_submit(s->engine, &conf, &job, err);
+    llm_code_t rc = tool_session_run(s, &conf, &job, &view, err);
     if (rc != LLM_OK) {
         return rc;
     }
-    for (llm_job_poll(&job, &view); !view.done; llm_job_poll(&job, &view)) {
-        tool_session_wait(s);
-    }
-    for (uint32_t i = 1; i < n && view.finish != LLM_FINISH_ERROR; i++) {
+    for (uint32_t i = 1; i < n; i++) {
         llm_job_token_t t;
         llm_job_token(&job, i, &t);
         score->sum += (double) t.raw_logprob;
         score->n++;
     }
     llm_job_close(&job);
-    return view.finish != LLM_FINISH_ERROR
-           ? LLM_OK : llm_fail(err, LLM_E_ENGINE, "the engine failed at a window of %u tokens", n);
+    return LLM_OK;
 }
 
 /* A line of the state: on a terminal over the one before. */

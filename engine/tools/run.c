@@ -43,12 +43,12 @@ typedef struct {
 
 /* Options without a letter. */
 enum {
-    OPT_PARSE = 1, OPT_KV, OPT_IGNORE_EOS, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_REPEAT,
+    OPT_PARSE = 1, OPT_IGNORE_EOS, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_REPEAT,
     OPT_SEED
 };
 
 static const struct option options[] = {
-    { "help", no_argument, NULL, 'h' },
+    TOOL_ENGINE_OPTIONS,
     { "prompt", required_argument, NULL, 'p' },
     { "file", required_argument, NULL, 'f' },
     { "parse", no_argument, NULL, OPT_PARSE },
@@ -60,9 +60,7 @@ static const struct option options[] = {
     { "min-p", required_argument, NULL, OPT_MIN_P },
     { "repeat", required_argument, NULL, OPT_REPEAT },
     { "seed", required_argument, NULL, OPT_SEED },
-    { "threads", required_argument, NULL, 't' },
     { "ctx", required_argument, NULL, 'c' },
-    { "kv", required_argument, NULL, OPT_KV },
     { "stats", no_argument, NULL, 's' },
     { NULL, 0, NULL, 0 },
 };
@@ -119,13 +117,11 @@ parse_options(int argc, char **argv, run_conf_t *c)
             good = tool_u32(me, "--tokens", optarg, 1, UINT32_MAX, &c->max_new);
             break;
         case 't':
-            good = tool_u32(me, "--threads", optarg, 1, 1024, &c->engine.n_threads);
+        case TOOL_OPT_KV:
+            good = tool_engine_option(me, o, &c->engine);
             break;
         case 'c':
             good = tool_u32(me, "--ctx", optarg, 2, UINT32_MAX, &c->engine.n_ctx);
-            break;
-        case OPT_KV:
-            good = tool_kv_type(me, optarg, &c->engine.kv_type);
             break;
         case '?':
             return tool_usage(me, "wrong option");

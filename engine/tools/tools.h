@@ -38,6 +38,17 @@ bool tool_list(const char *command, const char *option, const char *text, uint32
                uint32_t *n);
 bool tool_kv_type(const char *command, const char *text, llm_kv_type_t *out);
 
+/*
+ * The options of every command with an engine: for its table, and what to do when getopt_long has
+ * found --threads or --kv. False after a message on stderr, also for an option that is none of
+ * these.
+ */
+#define TOOL_OPT_KV 100
+#define TOOL_ENGINE_OPTIONS                                                                 \
+    { "help", no_argument, NULL, 'h' }, { "threads", required_argument, NULL, 't' },        \
+    { "kv", required_argument, NULL, TOOL_OPT_KV }
+bool tool_engine_option(const char *command, int option, llm_engine_conf_t *conf);
+
 /* The whole of stdin (path "-") or of a file, malloc'ed and NUL-terminated. */
 llm_code_t tool_read_text(const char *path, char **out, size_t *len, llm_err_t *err);
 
@@ -62,5 +73,11 @@ llm_code_t tool_session_open(tool_session_t *s, const char *path, const llm_engi
 void tool_session_close(tool_session_t *s);
 /* Sleeps until a job has made progress, or a second has passed. */
 void tool_session_wait(const tool_session_t *s);
+/*
+ * Submits a job and waits for its end. The caller closes the job after LLM_OK. Errors: those of
+ * llm_job_submit; ENGINE.
+ */
+llm_code_t tool_session_run(const tool_session_t *s, const llm_job_conf_t *conf, llm_job_t *job,
+                            llm_job_view_t *view, llm_err_t *err);
 
 #endif

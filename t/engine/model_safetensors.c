@@ -262,7 +262,7 @@ test_values(void)
        "an empty directory: %s", err.msg);
     snprintf(path, sizeof(path), "%s/model.safetensors", dir);
     if (mkfifo(path, 0600) == 0) {
-        ok(llm_ckpt_open(&c, dir, &err) == LLM_E_IO && strstr(err.msg, "no regular file"),
+        ok(llm_ckpt_open(&c, dir, &err) == LLM_E_IO && strstr(err.msg, "not a regular file"),
            "a FIFO does not hang: %s", err.msg);
         unlink(path);
     }
