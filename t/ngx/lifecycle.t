@@ -46,11 +46,12 @@ subtest 'daemon' => sub {
     my $want = $http->post('/generate', \%short);
     is $want->status, 200, 'serves';
     my (@fds, @maps);
+    my $children = sub { scalar(() = text_of("/proc/$pid/task/$pid/children") =~ /\d+/g) };
     for my $i (1 .. 4) {
         $run->(10_000 + $i);
         is system("@cmd -s reload 2>/dev/null"), 0, "nginx -s reload, $i";
         ok $n->wait_for(sub { (($http->get('/info')->json || {})->{max_total_tokens} || 0) == 10_000 + $i }), 'a new model serves';
-        sleep 0.5;
+        ok $n->wait_for(sub { $children->() == 2 }), 'the old workers have ended';
         push @fds, scalar(() = glob "/proc/$pid/fd/*");
         push @maps, scalar(() = text_of("/proc/$pid/maps") =~ /\n/g);
     }
