@@ -216,11 +216,9 @@ table_append(llm_kv_t *kv, llm_slot_t *slot, uint32_t page)
 }
 
 uint32_t
-llm_kv_match(llm_kv_t *kv, llm_slot_t *slot, const int32_t *tokens, uint32_t n, uint64_t seed,
+llm_kv_match(llm_kv_t *kv, llm_slot_t *slot, const int32_t *tokens, uint32_t done, uint32_t n,
              uint64_t *chain)
 {
-    uint32_t done = 0;
-    *chain = seed;
     for (; n - done >= LLM_KV_PAGE; done += LLM_KV_PAGE) {
         uint64_t h = llm_kv_hash(kv, *chain, tokens + done);
         uint32_t p = index_find(kv, h);

@@ -25,12 +25,12 @@ uint64_t llm_kv_seed(const llm_kv_t *kv, uint64_t salt);
 uint64_t llm_kv_hash(const llm_kv_t *kv, uint64_t parent, const int32_t *tokens);
 
 /*
- * Appends to the slot's table the cached pages that match tokens[0 .. n), whole pages only. Returns
- * how many tokens they hold; *chain becomes the hash of the last one (the seed if none). The slot's
- * table must be empty.
+ * The slot's table has the pages of tokens[0 .. done), whole ones, whose hash is *chain (the seed:
+ * none). Appends the cached pages that match on to tokens[0 .. n), whole ones only. Returns how
+ * many tokens the table has then; *chain becomes the hash of the last page.
  */
-uint32_t llm_kv_match(llm_kv_t *kv, llm_slot_t *slot, const int32_t *tokens, uint32_t n,
-                      uint64_t seed, uint64_t *chain);
+uint32_t llm_kv_match(llm_kv_t *kv, llm_slot_t *slot, const int32_t *tokens, uint32_t done,
+                      uint32_t n, uint64_t *chain);
 
 /*
  * Appends a page to the slot's table, evicting from the cache when none is free. False: every page

@@ -18,22 +18,12 @@
 #include <string.h>
 #include <time.h>
 
-#define STREAM_NS (60 * 1000000ull)     /* prompt time in a step while streams run */
-#define ALONE_NS  (250 * 1000000ull)    /* and while none does: bounds the wait for a cancel */
-#define MIN_PIECE 32                    /* smaller pieces waste the tiles of the matrix kernels */
-
 static uint64_t
 now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
-}
-
-static void
-count(_Atomic uint64_t *c, uint64_t n)
-{
-    atomic_fetch_add_explicit(c, n, memory_order_relaxed);
 }
 
 /* ------------------------------------------------------- life of a sequence */
@@ -52,8 +42,8 @@ owner_alive(llm_sched_t *s, uint64_t state)
                                llm_slot_worker_generation(state));
 }
 
-static void
-seq_drop(llm_sched_t *s, uint32_t i)
+void
+llm_seq_drop(llm_sched_t *s, uint32_t i)
 {
     memmove(&s->seqs[i], &s->seqs[i + 1], (s->n_seqs - i - 1) * sizeof(llm_seq_t));
     s->n_seqs--;
@@ -70,25 +60,7 @@ seq_finish(llm_sched_t *s, uint32_t i, llm_finish_t why)
     if (!llm_slot_move(slot, LLM_SLOT_RUNNING, LLM_SLOT_DONE)) {
         llm_slot_free(slot);
     }
-    seq_drop(s, i);
-}
-
-static uint32_t
-cross_pages(const llm_sched_t *s, const llm_seq_t *q)
-{
-    return llm_sched_encdec(s) ? (q->slot->n_prompt + LLM_KV_PAGE - 1) / LLM_KV_PAGE : 0;
-}
-
-/* Tokens that the sequence's pages have room for. */
-static uint32_t
-seq_capacity(const llm_sched_t *s, const llm_seq_t *q)
-{
-    uint32_t n = atomic_load_explicit(&q->slot->n_pages, memory_order_acquire),
-             nx = cross_pages(s, q);
-    if (nx == 0) {
-        return n * LLM_KV_PAGE;
-    }
-    return n < nx ? 0 : q->slot->n_prompt + (n - nx) * LLM_KV_PAGE;
+    llm_seq_drop(s, i);
 }
 
 /*
@@ -146,27 +118,22 @@ constraint_fails(llm_sched_t *s, const llm_seq_t *q)
                                    q->n_tokens - slot->n_prompt);
 }
 
-/* Adds the slot to the running sequences, taking what the prefix cache has of it. */
+/* Adds the slot to the running sequences. */
 static void
 seq_start(llm_sched_t *s, llm_slot_t *slot)
 {
     llm_seq_t *q = &s->seqs[s->n_seqs++];
     uint32_t n = (uint32_t) atomic_load_explicit(&slot->progress, memory_order_acquire);
-    uint64_t seed = llm_kv_seed(s->kv, seq_salt(s, slot));
 
-    *q = (llm_seq_t) { .slot = slot, .chain = seed, .n_tokens = n, .no_share = no_share(slot) };
+    *q = (llm_seq_t) { .slot = slot, .chain = llm_kv_seed(s->kv, seq_salt(s, slot)),
+                       .n_tokens = n, .no_share = no_share(slot) };
     q->broken = constraint_fails(s, q);
-    if (!llm_sched_encdec(s) && (!q->no_share || n > slot->n_prompt)) {
-        /* the last token must be computed: its logits are wanted */
-        q->n_past = llm_kv_match(s->kv, slot, llm_slot_tokens(slot), n - 1, seed, &q->chain);
-        q->n_chained = q->n_past;
-    }
     if (n == slot->n_prompt && atomic_load_explicit(&slot->started_ns, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&slot->n_cached, q->n_past, memory_order_relaxed);
-        count(&s->stats->n_cached_tokens, q->n_past);
         atomic_store_explicit(&slot->started_ns, now_ns(), memory_order_relaxed);
+        q->fresh = true;
     }
-    atomic_store_explicit(&slot->progress, llm_progress(n, q->n_past), memory_order_release);
+    /* what the prefix cache has of it is taken when its tokens are wanted (compose.c) */
+    atomic_store_explicit(&slot->progress, llm_progress(n, 0), memory_order_release);
 }
 
 /* A sequence of the leader before: its pages are in the record already. */
@@ -185,29 +152,13 @@ seq_adopt(llm_sched_t *s, llm_slot_t *slot)
     if (slot->embed == LLM_EMBED_MEAN && q->n_past < slot->n_prompt) {
         q->n_past = 0;          /* how much of it the sum has is not known */
     }
-    if (q->n_past > seq_capacity(s, q)) {
-        q->n_past = seq_capacity(s, q);     /* killed while it gave pages back */
+    if (q->n_past > llm_seq_capacity(s, q)) {
+        q->n_past = llm_seq_capacity(s, q);     /* killed while it gave pages back */
     }
     while (!llm_sched_encdec(s) && q->n_past - q->n_chained >= LLM_KV_PAGE) {
         q->chain = llm_kv_hash(s->kv, q->chain, llm_slot_tokens(slot) + q->n_chained);
         q->n_chained += LLM_KV_PAGE;
     }
-}
-
-/* Gives the sequence's pages back; it starts again from its tokens when there is room. */
-static void
-seq_pause(llm_sched_t *s, uint32_t i)
-{
-    llm_slot_t *slot = s->seqs[i].slot;
-
-    count(&s->stats->n_preemptions, 1);
-    atomic_store_explicit(&slot->progress, llm_progress(s->seqs[i].n_tokens, 0),
-                          memory_order_release);
-    llm_kv_release(s->kv, slot);
-    if (!llm_slot_move(slot, LLM_SLOT_RUNNING, LLM_SLOT_QUEUED)) {
-        llm_slot_free(slot);
-    }
-    seq_drop(s, i);
 }
 
 /* -------------------------------------------------------------------- intake */
@@ -225,7 +176,7 @@ sweep(llm_sched_t *s, uint32_t *n_waiting)
         if ((state & LLM_SLOT_CANCEL) || !owner_alive(s, state)) {
             llm_kv_release(s->kv, slot);
             llm_slot_free(slot);
-            seq_drop(s, i);
+            llm_seq_drop(s, i);
         }
     }
     for (uint32_t i = 0; i < s->sh->n_slots; i++) {
@@ -273,124 +224,6 @@ admit(llm_sched_t *s)
     }
     atomic_store_explicit(&s->stats->n_waiting, n_waiting, memory_order_relaxed);
     atomic_store_explicit(&s->stats->n_running, s->n_seqs, memory_order_relaxed);
-}
-
-/* --------------------------------------------------------------- composition */
-
-/*
- * Pages for n more tokens of sequence i, pausing younger ones if need be. Returns how many tokens
- * have room.
- */
-static uint32_t
-make_room(llm_sched_t *s, uint32_t i, uint32_t n)
-{
-    llm_seq_t *q = &s->seqs[i];
-    for (;;) {
-        uint32_t capacity = seq_capacity(s, q),
-                 room = capacity > q->n_past ? capacity - q->n_past : 0;
-        if (room >= n) {
-            return n;
-        }
-        if (llm_kv_grow(s->kv, q->slot)) {
-            continue;
-        }
-        if (s->n_seqs - 1 > i && s->seqs[s->n_seqs - 1].n_step == 0) {
-            seq_pause(s, s->n_seqs - 1);
-            continue;
-        }
-        return room;
-    }
-}
-
-static void
-batch_add(llm_sched_t *s, uint32_t i, uint32_t n)
-{
-    llm_seq_t *q = &s->seqs[i];
-    llm_slot_t *slot = q->slot;
-    uint32_t nx = cross_pages(s, q), first = nx > 0 ? slot->n_prompt : 0;
-    bool complete = q->n_past + n == llm_seq_target(s, q);
-
-    q->n_step = n;
-    q->n_rows = complete && (slot->max_new > 0 || slot->embed != LLM_EMBED_NONE) ? 1 : 0;
-    if (nx == 0 && q->no_share && q->n_past < slot->n_prompt) {
-        q->n_rows = n;
-    }
-    s->who[s->n_batch] = i;
-    s->batch[s->n_batch++] = (llm_fwd_seq_t) {
-        /* behind an encoder the token at position p of the decoder is the output token p - 1 */
-        .tokens = llm_slot_tokens(slot) + q->n_past - (nx > 0), .n = n, .pos0 = q->n_past - first,
-        .table = llm_slot_table(s->sh, slot) + nx, .n_prompt = slot->n_prompt,
-        .n_planned = slot->n_prompt + slot->max_new, .n_rows = q->n_rows,
-        .n_cross = first, .cross = llm_slot_table(s->sh, slot), .first_id = s->m->decoder_start_id,
-    };
-}
-
-/* Moves the sequences that want embeddings behind the others: their rows become no logits. */
-static void
-embeddings_last(llm_sched_t *s)
-{
-    for (uint32_t done = 0, at = 0; done < s->n_batch; done++) {
-        llm_fwd_seq_t f = s->batch[at];
-        uint32_t i = s->who[at];
-        if (s->seqs[i].slot->embed == LLM_EMBED_NONE) {
-            at++;
-            continue;
-        }
-        uint32_t behind = s->n_batch - at - 1;
-        memmove(&s->batch[at], &s->batch[at + 1], behind * sizeof(f));
-        memmove(&s->who[at], &s->who[at + 1], behind * sizeof(i));
-        s->batch[s->n_batch - 1] = f;
-        s->who[s->n_batch - 1] = i;
-    }
-}
-
-/*
- * The tokens of the step. Sequences are visited oldest first, so that whoever must be paused is
- * younger than who needs the room, and none that is already in the step is ever paused.
- */
-static uint32_t
-compose(llm_sched_t *s)
-{
-    uint32_t n_single = 0, total = 0;
-    s->n_batch = 0;
-    for (uint32_t i = 0; i < s->n_seqs; i++) {
-        s->seqs[i].n_step = 0;
-        s->seqs[i].encode = false;
-        n_single += llm_seq_target(s, &s->seqs[i]) - s->seqs[i].n_past == 1;
-    }
-
-    uint64_t target_ns = n_single > 0 ? STREAM_NS : ALONE_NS;
-    uint32_t budget = LLM_SCHED_PIECE;
-    if (s->prefill_ns > 0 && budget * s->prefill_ns > (double) target_ns) {
-        budget = (uint32_t) ((double) target_ns / s->prefill_ns);
-    }
-    if (budget < MIN_PIECE) {
-        budget = MIN_PIECE;
-    }
-
-    for (uint32_t i = 0; i < s->n_seqs; i++) {
-        llm_seq_t *q = &s->seqs[i];
-        if (llm_sched_encdec(s) && q->n_past < q->slot->n_prompt) {
-            q->encode = make_room(s, i, q->slot->n_prompt - q->n_past)
-                        == q->slot->n_prompt - q->n_past;
-            q->n_step = q->encode ? q->slot->n_prompt - q->n_past : 0;
-            total += q->n_step;
-            continue;
-        }
-        uint32_t pending = llm_seq_target(s, q) - q->n_past, n = pending == 1       ? 1
-                                                             : pending < budget ? pending
-                                                                                : budget;
-        if (n > 0) {
-            n = make_room(s, i, n);
-        }
-        if (n > 0) {
-            batch_add(s, i, n);
-            total += n;
-            budget -= pending == 1 ? 0 : n;
-        }
-    }
-    embeddings_last(s);
-    return total;
 }
 
 /* ---------------------------------------------------------------- publication */
@@ -441,7 +274,7 @@ take(llm_sched_t *s, llm_seq_t *q, int32_t id, uint64_t now)
         return;
     }
     llm_slot_tokens(slot)[q->n_tokens++] = id;
-    count(&s->stats->n_decode_tokens, 1);
+    llm_sched_count(&s->stats->n_decode_tokens, 1);
     if (q->n_tokens == slot->n_prompt + 1) {
         atomic_store_explicit(&slot->first_ns, now, memory_order_relaxed);
     }
@@ -490,7 +323,7 @@ llm_sched_step(llm_sched_t *s)
 {
     admit(s);
     finish_ended(s);
-    uint32_t n = compose(s), n_prefill = 0;
+    uint32_t n = llm_sched_compose(s), n_prefill = 0;
     for (uint32_t b = 0; b < s->n_batch; b++) {
         n_prefill += s->batch[b].n > 1 ? s->batch[b].n : 0;
     }
@@ -510,14 +343,14 @@ llm_sched_step(llm_sched_t *s)
     }
     uint64_t t1 = now_ns();
 
-    count(&s->stats->n_steps, 1);
+    llm_sched_count(&s->stats->n_steps, 1);
     if (n_prefill > 0) {
-        count(&s->stats->n_prefill_tokens, n_prefill);
-        count(&s->stats->prefill_ns, t1 - t0);
+        llm_sched_count(&s->stats->n_prefill_tokens, n_prefill);
+        llm_sched_count(&s->stats->prefill_ns, t1 - t0);
         double each = (double) (t1 - t0) / n;
         s->prefill_ns = s->prefill_ns > 0 ? 0.75 * s->prefill_ns + 0.25 * each : each;
     } else {
-        count(&s->stats->decode_ns, t1 - t0);
+        llm_sched_count(&s->stats->decode_ns, t1 - t0);
     }
     publish(s, t1);
     finish_ended(s);

@@ -2,6 +2,7 @@
  * sched_impl.h - what the files of the scheduler share: its state and the running sequences.
  *
  *   sched.c    sequences come and go; the step from composition to publication
+ *   compose.c  which tokens make a step: prefixes that others have, pages, pieces of prompts
  *   choose.c   the rows of a step: log-probabilities of prompts, new tokens, embeddings
  */
 #ifndef LLM_SCHED_IMPL_H
@@ -22,6 +23,7 @@ typedef struct {
     uint32_t    row0, n_rows;   /* its logits rows in this step */
     bool        no_share;       /* every position needs its own pass: none is from the cache */
     bool        encode;         /* this step runs the encoder over its prompt */
+    bool        fresh;          /* its first run: what it has from the cache is counted */
     bool        broken;         /* no token can follow: it ends with an error */
 } llm_seq_t;
 
@@ -66,6 +68,28 @@ llm_seq_target(const llm_sched_t *s, const llm_seq_t *q)
 {
     return q->n_tokens + llm_sched_encdec(s);
 }
+
+static inline void
+llm_sched_count(_Atomic uint64_t *c, uint64_t n)
+{
+    atomic_fetch_add_explicit(c, n, memory_order_relaxed);
+}
+
+/* -- sched.c */
+
+/* Takes sequence i out of the list. */
+void llm_seq_drop(llm_sched_t *s, uint32_t i);
+
+/* -- compose.c */
+
+/* Tokens that the sequence's pages have room for. */
+uint32_t llm_seq_capacity(const llm_sched_t *s, const llm_seq_t *q);
+
+/*
+ * Chooses the tokens of the step: s->batch, and encode of the sequences whose prompt goes through
+ * the encoder. Takes pages, pauses sequences when there are too few. Returns the number of tokens.
+ */
+uint32_t llm_sched_compose(llm_sched_t *s);
 
 /* -- choose.c */
 

@@ -177,6 +177,68 @@ test_prefix(rig_t *rig)
     ok(job_run(rig, &c, &b), "scored alone");
 }
 
+enum { N_CHOICES = 4, N_TOKENS = 1000, N_COMMON = 700 };
+
+/* The first ones have one prompt, the others one beginning. */
+static llm_job_conf_t
+choice(int i, int32_t *ids)
+{
+    llm_job_conf_t c = { .tokens = ids, .n_tokens = N_TOKENS, .max_new = 30 };
+    llm_sampling_init(&c.sampling);
+    c.sampling.ignore_eos = c.sampling.sample = true;
+    c.sampling.seed = (uint64_t) i;
+    for (int j = 0; j < N_TOKENS; j++) {
+        ids[j] = i < N_CHOICES ? (j * 37 + 11) % 300 : (j * 31 + 5 + i * (j >= N_COMMON)) % 300;
+    }
+    return c;
+}
+
+/* Prompts that arrive together: what they have in common is computed once. */
+static void
+test_choices(void)
+{
+    enum { N = N_CHOICES };
+    static result_t alone[2 * N], r;
+    int32_t ids[N_TOKENS];
+    llm_engine_conf_t conf = { .n_ctx = 1100, .n_threads = 2 };
+    llm_job_t jobs[2 * N];
+    llm_stats_t before, after;
+    llm_err_t err;
+    rig_t rig;
+    int bad = 0;
+
+    for (int pass = 0; pass < 2; pass++) {
+        if (!ok(rig_open(&rig, MODEL, &conf) && rig_join(&rig), "engine")) {
+            return;
+        }
+        for (int i = 0; i < 2 * N && pass == 0; i++) {
+            llm_job_conf_t c = choice(i, ids);
+            bad += !job_run(&rig, &c, &alone[i]);
+        }
+        for (int group = 0; group < 2 && pass == 1; group++) {
+            llm_engine_stats(rig.engine, &before);
+            for (int i = group * N; i < (group + 1) * N; i++) {
+                llm_job_conf_t c = choice(i, ids);
+                bad += llm_job_submit(rig.engine, &c, &jobs[i], &err) != LLM_OK;
+            }
+            for (int i = group * N; i < (group + 1) * N; i++) {
+                bad += !job_wait(&rig, &jobs[i], UINT32_MAX, &r.view, 60000);
+                job_result(&jobs[i], &r);
+                bad += !same(&r, &alone[i]);
+                llm_job_close(&jobs[i]);
+            }
+            llm_engine_stats(rig.engine, &after);
+            uint64_t got = after.n_prefill_tokens - before.n_prefill_tokens;
+            uint32_t page = after.page_tokens, common = group == 0 ? N_TOKENS : N_COMMON;
+            /* every one computes what is behind the last whole page that it shares */
+            ok(got >= N_TOKENS && got <= N_TOKENS + (N - 1) * (N_TOKENS - common / page * page),
+               "%d prompts of %d tokens, %u in common: %llu computed", N, N_TOKENS, common, (unsigned long long) got);
+        }
+        rig_close(&rig);
+    }
+    is_int(bad, 0, "each has the bits that it gets alone");
+}
+
 int
 main(void)
 {
@@ -215,5 +277,6 @@ main(void)
     conf.kv_bytes = 0;
     together("memory for four full sequences", &conf, alone, &preempted);
     ok(preempted > 0, "some were paused and computed again (%llu)", (unsigned long long) preempted);
+    test_choices();
     return done_testing();
 }

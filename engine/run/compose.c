@@ -1,0 +1,234 @@
+/*
+ * compose.c - which tokens make a step.
+ *
+ * Sequences are visited oldest first. A prompt takes what the prefix cache has of it piece by
+ * piece, when its tokens are wanted; and it waits while an older sequence computes a page that it
+ * shares: of prompts with one beginning that arrive together, one computes it for all.
+ */
+#include "sched_impl.h"
+
+#include <string.h>
+
+#define STREAM_NS (60 * 1000000ull)     /* prompt time in a step while streams run */
+#define ALONE_NS  (250 * 1000000ull)    /* and while none does: bounds the wait for a cancel */
+#define MIN_PIECE 32                    /* smaller pieces waste the tiles of the matrix kernels */
+
+static uint32_t
+cross_pages(const llm_sched_t *s, const llm_seq_t *q)
+{
+    return llm_sched_encdec(s) ? (q->slot->n_prompt + LLM_KV_PAGE - 1) / LLM_KV_PAGE : 0;
+}
+
+/* Tokens that the sequence's pages have room for. */
+uint32_t
+llm_seq_capacity(const llm_sched_t *s, const llm_seq_t *q)
+{
+    uint32_t n = atomic_load_explicit(&q->slot->n_pages, memory_order_acquire),
+             nx = cross_pages(s, q);
+    if (nx == 0) {
+        return n * LLM_KV_PAGE;
+    }
+    return n < nx ? 0 : q->slot->n_prompt + (n - nx) * LLM_KV_PAGE;
+}
+
+/* Gives the sequence's pages back; it starts again from its tokens when there is room. */
+static void
+seq_pause(llm_sched_t *s, uint32_t i)
+{
+    llm_slot_t *slot = s->seqs[i].slot;
+
+    llm_sched_count(&s->stats->n_preemptions, 1);
+    atomic_store_explicit(&slot->progress, llm_progress(s->seqs[i].n_tokens, 0),
+                          memory_order_release);
+    llm_kv_release(s->kv, slot);
+    if (!llm_slot_move(slot, LLM_SLOT_RUNNING, LLM_SLOT_QUEUED)) {
+        llm_slot_free(slot);
+    }
+    llm_seq_drop(s, i);
+}
+
+/* ----------------------------------------------------------- shared prefixes */
+
+/*
+ * Whether the sequence stands at the beginning of a page that others may have: one whose keys and
+ * values are all wanted before the last token, whose logits it needs.
+ */
+static bool
+at_page(const llm_sched_t *s, const llm_seq_t *q)
+{
+    return !llm_sched_encdec(s) && q->n_past == q->n_chained
+           && q->n_tokens - q->n_past > LLM_KV_PAGE
+           && llm_seq_capacity(s, q) == q->n_past
+           && (!q->no_share || q->n_tokens > q->slot->n_prompt);
+}
+
+/* Takes the pages that the prefix cache has of what the sequence still has to compute. */
+static void
+catch_up(llm_sched_t *s, llm_seq_t *q)
+{
+    uint32_t before = q->n_past;
+
+    if (!at_page(s, q)) {
+        return;
+    }
+    q->n_past = q->n_chained = llm_kv_match(s->kv, q->slot, llm_slot_tokens(q->slot), before,
+                                            q->n_tokens - 1, &q->chain);
+    if (q->n_past == before) {
+        return;
+    }
+    if (q->fresh) {
+        atomic_fetch_add_explicit(&q->slot->n_cached, q->n_past - before, memory_order_relaxed);
+        llm_sched_count(&s->stats->n_cached_tokens, q->n_past - before);
+    }
+    atomic_store_explicit(&q->slot->progress, llm_progress(q->n_tokens, q->n_past),
+                          memory_order_release);
+}
+
+/* Whether an older sequence is about to compute the page that comes next for sequence i. */
+static bool
+waits(const llm_sched_t *s, uint32_t i)
+{
+    const llm_seq_t *q = &s->seqs[i];
+    const int32_t *page = llm_slot_tokens(q->slot) + q->n_chained;
+
+    for (uint32_t k = 0; k < i && at_page(s, q); k++) {
+        const llm_seq_t *o = &s->seqs[k];
+        if (o->chain == q->chain && o->n_chained == q->n_chained
+            && o->n_tokens >= o->n_chained + LLM_KV_PAGE
+            && memcmp(llm_slot_tokens(o->slot) + o->n_chained, page, LLM_KV_PAGE * sizeof(*page))
+                   == 0)
+        {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ------------------------------------------------------------------ the step */
+
+/*
+ * Pages for n more tokens of sequence i, pausing younger ones if need be. Returns how many tokens
+ * have room.
+ */
+static uint32_t
+make_room(llm_sched_t *s, uint32_t i, uint32_t n)
+{
+    llm_seq_t *q = &s->seqs[i];
+    for (;;) {
+        uint32_t capacity = llm_seq_capacity(s, q),
+                 room = capacity > q->n_past ? capacity - q->n_past : 0;
+        if (room >= n) {
+            return n;
+        }
+        if (llm_kv_grow(s->kv, q->slot)) {
+            continue;
+        }
+        if (s->n_seqs - 1 > i && s->seqs[s->n_seqs - 1].n_step == 0) {
+            seq_pause(s, s->n_seqs - 1);
+            continue;
+        }
+        return room;
+    }
+}
+
+static void
+batch_add(llm_sched_t *s, uint32_t i, uint32_t n)
+{
+    llm_seq_t *q = &s->seqs[i];
+    llm_slot_t *slot = q->slot;
+    uint32_t nx = cross_pages(s, q), first = nx > 0 ? slot->n_prompt : 0;
+    bool complete = q->n_past + n == llm_seq_target(s, q);
+
+    if (n == 0) {
+        return;
+    }
+    q->n_step = n;
+    q->n_rows = complete && (slot->max_new > 0 || slot->embed != LLM_EMBED_NONE) ? 1 : 0;
+    if (nx == 0 && q->no_share && q->n_past < slot->n_prompt) {
+        q->n_rows = n;
+    }
+    s->who[s->n_batch] = i;
+    s->batch[s->n_batch++] = (llm_fwd_seq_t) {
+        /* behind an encoder the token at position p of the decoder is the output token p - 1 */
+        .tokens = llm_slot_tokens(slot) + q->n_past - (nx > 0), .n = n, .pos0 = q->n_past - first,
+        .table = llm_slot_table(s->sh, slot) + nx, .n_prompt = slot->n_prompt,
+        .n_planned = slot->n_prompt + slot->max_new, .n_rows = q->n_rows,
+        .n_cross = first, .cross = llm_slot_table(s->sh, slot), .first_id = s->m->decoder_start_id,
+    };
+}
+
+/* Moves the sequences that want embeddings behind the others: their rows become no logits. */
+static void
+embeddings_last(llm_sched_t *s)
+{
+    for (uint32_t done = 0, at = 0; done < s->n_batch; done++) {
+        llm_fwd_seq_t f = s->batch[at];
+        uint32_t i = s->who[at];
+        if (s->seqs[i].slot->embed == LLM_EMBED_NONE) {
+            at++;
+            continue;
+        }
+        uint32_t behind = s->n_batch - at - 1;
+        memmove(&s->batch[at], &s->batch[at + 1], behind * sizeof(f));
+        memmove(&s->who[at], &s->who[at + 1], behind * sizeof(i));
+        s->batch[s->n_batch - 1] = f;
+        s->who[s->n_batch - 1] = i;
+    }
+}
+
+/* Prompt tokens of this step: as many as its time allows. */
+static uint32_t
+prompt_budget(const llm_sched_t *s)
+{
+    uint32_t n_single = 0, budget = LLM_SCHED_PIECE;
+    for (uint32_t i = 0; i < s->n_seqs; i++) {
+        n_single += llm_seq_target(s, &s->seqs[i]) - s->seqs[i].n_past == 1;
+    }
+    uint64_t target_ns = n_single > 0 ? STREAM_NS : ALONE_NS;
+    if (s->prefill_ns > 0 && budget * s->prefill_ns > (double) target_ns) {
+        budget = (uint32_t) ((double) target_ns / s->prefill_ns);
+    }
+    return budget < MIN_PIECE ? MIN_PIECE : budget;
+}
+
+/* The whole prompt goes through the encoder when there is room; returns its tokens. */
+static uint32_t
+encode(llm_sched_t *s, uint32_t i)
+{
+    llm_seq_t *q = &s->seqs[i];
+    uint32_t n = q->slot->n_prompt - q->n_past;
+    q->encode = make_room(s, i, n) == n;
+    q->n_step = q->encode ? n : 0;
+    return q->n_step;
+}
+
+/* Whoever must be paused is younger than who needs the room, and not in the step yet. */
+uint32_t
+llm_sched_compose(llm_sched_t *s)
+{
+    uint32_t total = 0;
+    s->n_batch = 0;
+    for (uint32_t i = 0; i < s->n_seqs; i++) {
+        s->seqs[i].n_step = 0;
+        s->seqs[i].encode = false;
+        catch_up(s, &s->seqs[i]);
+    }
+    uint32_t budget = prompt_budget(s);
+    for (uint32_t i = 0; i < s->n_seqs; i++) {
+        llm_seq_t *q = &s->seqs[i];
+        if (llm_sched_encdec(s) && q->n_past < q->slot->n_prompt) {
+            total += encode(s, i);
+            continue;
+        }
+        uint32_t pending = llm_seq_target(s, q) - q->n_past,
+                 n = pending == 1 || pending < budget ? pending : budget;
+        if (n > 0 && !waits(s, i)) {
+            n = make_room(s, i, n);
+            batch_add(s, i, n);
+            total += n;
+            budget -= pending == 1 ? 0 : n;
+        }
+    }
+    embeddings_last(s);
+    return total;
+}
