@@ -4,6 +4,9 @@ Texts, tokens and log-probabilities are compared with those that transformers co
 t/fixtures/models. The chat template of /plain writes the first message and nothing else, so that the same references
 hold for chat completions.
 """
+import json
+import re
+
 import harness
 from harness import equal, near, raises
 from huggingface_hub import InferenceClient
@@ -149,6 +152,30 @@ def test_best_of(s):
     assert mean(out.details) >= mean(out.details.best_of_sequences[0])
 
 
+SCHEMA = {"type": "object", "properties": {"kind": {"enum": ["yes", "no"]}, "n": {"type": "integer", "minimum": 0, "maximum": 9}},
+          "required": ["kind", "n"]}
+
+
+def follows(text):
+    """The text is JSON that SCHEMA allows."""
+    value = json.loads(text)
+    assert set(value) == {"kind", "n"} and value["kind"] in ("yes", "no") and value["n"] in range(10), text
+
+
+def test_grammar(s):
+    """text_generation: grammars, a JSON schema and a regular expression, streamed and not"""
+    for seed in range(4):
+        args = {"max_new_tokens": 100, "do_sample": True, "seed": seed, "return_full_text": False}
+        for value in SCHEMA, json.dumps(SCHEMA):
+            follows(client(s).text_generation("A", grammar={"type": "json", "value": value}, **args))
+        regex = {"type": "regex", "value": "[a-f]{3}-\\d{2}"}
+        events = list(client(s).text_generation("A", grammar=regex, stream=True, details=True, **args))
+        text = "".join(e.token.text for e in events if not e.token.special)
+        assert re.fullmatch("[a-f]{3}-\\d{2}", text), text
+    e = raises(ValidationError, lambda: client(s).text_generation("A", grammar={"type": "regex", "value": "("}))
+    assert "grammar is not valid" in str(e), str(e)
+
+
 def test_validation(s):
     """text_generation: what is refused is a ValidationError with TGI's text"""
     for parameters, want in [
@@ -229,6 +256,16 @@ def test_chat_stop(s):
     out = client(s, "/plain").chat_completion(ask(FIRST["prompt"]), max_tokens=N, temperature=0, stop=["ion"])
     equal((out.choices[0].message.content, out.choices[0].finish_reason),
           (text_of(FIRST).split("ion")[0], "stop"))
+
+
+def test_chat_format(s):
+    """chat_completion: response_format as JSON schema, in the two forms that the client makes of it"""
+    for seed in range(4):
+        for form in ({"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}},
+                     {"type": "json_object", "value": SCHEMA}, {"type": "json", "value": SCHEMA}):
+            out = client(s).chat_completion(ask("Answer"), max_tokens=100, seed=seed, response_format=form)
+            follows(out.choices[0].message.content)
+            equal(out.choices[0].finish_reason, "stop")
 
 
 def test_chat_validation(s):

@@ -7,8 +7,10 @@ import harness
 
 harness.environment("venv")
 import threading  # noqa: E402
+import typing  # noqa: E402
 
 import openai  # noqa: E402
+from pydantic import BaseModel, Field  # noqa: E402
 
 import tap  # noqa: E402
 from harness import equal, near, raises  # noqa: E402
@@ -18,7 +20,7 @@ N = len(FIRST["greedy"]["ids"])
 TEXT = FIRST["greedy"]["text"]
 
 CONF = """
-    llm_model m { weights {root}/t/fixtures/models/smollm2; kv_cache 16m f32; threads 1; }
+    llm_model m { weights {root}/t/fixtures/models/smollm2; context 1024; kv_cache 16m f32; threads 1; }
     llm_model plain { weights {root}/t/fixtures/models/smollm2; kv_cache 16m f32; threads 1; template plain.jinja; }
     llm_model full { weights {root}/t/fixtures/models/smollm2; kv_cache 16m f32; threads 1; }
     llm_model code { weights {root}/t/fixtures/models/starcoder2; kv_cache 16m f32; threads 1; }
@@ -171,6 +173,40 @@ def test_chat_choices(s):
     equal(texts[2], chat(s, seed=13, temperature=1).choices[0].message.content)
     chunks = list(chat(s, n=3, seed=11, temperature=1, stream=True))
     equal(["".join(c.choices[0].delta.content for c in chunks if c.choices[0].index == i) for i in range(3)], texts)
+
+
+class Step(BaseModel):
+    text: str = Field(max_length=10)
+    ok: bool
+
+
+class Answer(BaseModel):
+    kind: typing.Literal["yes", "no"]
+    score: int = Field(ge=0, le=9)
+    steps: list[Step] = Field(max_length=2)
+    note: typing.Optional[typing.Literal["a", "b"]]
+
+
+def test_parse(s):
+    """chat: parse() and stream() with a pydantic class as the response format"""
+    for seed in range(8):
+        args = {"model": "m", "messages": ask("Answer"), "max_tokens": 600, "seed": seed, "response_format": Answer}
+        out = client(s).chat.completions.parse(**args)
+        equal(out.choices[0].finish_reason, "stop")
+        assert isinstance(out.choices[0].message.parsed, Answer), out
+        with client(s).chat.completions.stream(**args) as stream:
+            for _ in stream:
+                pass
+            equal(stream.get_final_completion().choices[0].message.parsed, out.choices[0].message.parsed, "stream")
+
+
+def test_json_schema(s):
+    """completions: response_format; what it cannot do is refused by name"""
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"enum": [1, "two", None]}}}
+    equal(greedy(s, "A", extra_body={"response_format": form}).choices[0].text in ("1", '"two"', "null"), True)
+    form["json_schema"]["schema"] = {"type": "object", "not": {"required": ["a"]}}
+    e = raises(openai.UnprocessableEntityError, lambda: chat(s, response_format=form))
+    assert "grammar is not valid" in e.message and "not" in e.message, e.message
 
 
 def test_continued(s):
