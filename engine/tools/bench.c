@@ -192,6 +192,7 @@ measure_kind(bench_t *b, const char *kind, bool decode, json_t *out, llm_err_t *
         double speed[MAX_REPS], ns;
         json_t *list = json_array();
         for (uint32_t r = 0; r < c->reps && rc == LLM_OK; r++) {
+            tool_show("%s of %u tokens: %u of %u", kind, sizes[i], r + 1, c->reps);
             rc = decode ? measure(b, jobs, 1, sizes[i], &ns, err) : measure(b, 1, sizes[i], 1, &ns,
                                                                             err);
             if (rc == LLM_OK) {
@@ -199,6 +200,7 @@ measure_kind(bench_t *b, const char *kind, bool decode, json_t *out, llm_err_t *
                 json_array_append_new(list, json_real(speed[r]));
             }
         }
+        tool_show(NULL);
         char key[16];
         snprintf(key, sizeof(key), "%u", sizes[i]);
         json_object_set_new(out, key, list);

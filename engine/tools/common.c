@@ -1,5 +1,5 @@
 /*
- * common.c - options, texts, and the session that the generating subcommands share.
+ * common.c - options, texts, progress, and the session that the generating subcommands share.
  */
 #include "tools/tools.h"
 
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_TEXT ((size_t) 64 << 20)
@@ -189,15 +190,55 @@ tool_bytes(char *buf, double bytes)
     return buf;
 }
 
+/* ---------------------------------------------------------------- progress */
+
+void
+tool_show(const char *fmt, ...)
+{
+    static int shown;           /* columns */
+    char line[128] = "";
+    if (!isatty(STDERR_FILENO)) {
+        return;
+    }
+    if (fmt != NULL) {
+        va_list args;
+        va_start(args, fmt);
+        vsnprintf(line, sizeof(line), fmt, args);
+        va_end(args);
+    }
+    int n = (int) strlen(line);
+    if (n > 0 || shown > 0) {
+        fprintf(stderr, "\r%s%*s%s", line, shown > n ? shown - n : 0, "", n > 0 ? "" : "\r");
+    }
+    shown = n;
+}
+
+void
+tool_show_job(const llm_job_view_t *view)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double seconds = (double) now.tv_sec + 1e-9 * (double) now.tv_nsec
+                     - 1e-9 * (double) view->queued_ns;
+    if (seconds < 2) {
+        return;
+    }
+    if (view->n_new == 0) {
+        tool_show("reading %u tokens: %.0f s", view->n_prompt, seconds);
+    } else {
+        tool_show("%u tokens: %.0f s", view->n_new, seconds);
+    }
+}
+
 /* ----------------------------------------------------------------- session */
 
 static void
-show_progress(void *ctx, size_t done, size_t total)
+show_loading(void *ctx, size_t done, size_t total)
 {
     int *shown = ctx, percent = total > 0 ? (int) (100.0 * (double) done / (double) total) : 100;
     if (percent != *shown) {
         *shown = percent;
-        fprintf(stderr, "\rloading %3d %%%s", percent, percent == 100 ? "\r             \r" : "");
+        tool_show("loading %3d %%", percent);
     }
 }
 
@@ -206,13 +247,12 @@ tool_session_open(tool_session_t *s, const char *path, const llm_engine_conf_t *
                   llm_err_t *err)
 {
     int shown = -1;
-    llm_model_conf_t model = { .weights = path };
+    llm_model_conf_t model = {
+        .weights = path, .progress = show_loading, .progress_ctx = &shown,
+    };
     *s = (tool_session_t) { .wake_fd = -1 };
-    if (isatty(STDERR_FILENO)) {
-        model.progress = show_progress;
-        model.progress_ctx = &shown;
-    }
     llm_code_t rc = llm_model_open(&s->model, &model, err);
+    tool_show(NULL);
     if (rc == LLM_OK) {
         llm_engine_conf_t c = *conf;
         uint32_t trained = llm_model_info(s->model)->n_ctx_train;
@@ -266,8 +306,10 @@ tool_session_run(const tool_session_t *s, const llm_job_conf_t *conf, llm_job_t 
         return rc;
     }
     for (llm_job_poll(job, view); !view->done; llm_job_poll(job, view)) {
+        tool_show_job(view);
         tool_session_wait(s);
     }
+    tool_show(NULL);
     if (view->finish == LLM_FINISH_ERROR) {
         llm_job_close(job);
         return llm_fail(err, LLM_E_ENGINE, "the engine failed after %u tokens", view->n_new);

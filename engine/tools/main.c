@@ -25,15 +25,19 @@ static const struct {
 static void
 help(FILE *to)
 {
-    fprintf(to, "llm " LLM_VERSION " - text generation from GGUF files\n\n"
-                "Usage: llm COMMAND FILE [OPTION...]\n\nCommands:\n");
+    fprintf(to, "llm " LLM_VERSION " - text generation, with the engine of the nginx module\n\n"
+            "Usage: llm COMMAND FILE [OPTION...]\n\n"
+            "FILE is a GGUF file or a Hugging Face directory (llm quantize reads GGUF only).\n\n"
+            "Commands:\n");
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
         fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
     }
-    fprintf(to, "\n'llm COMMAND --help' explains a command. For example:\n  llm inspect "
-            "model.gguf\n  llm run model.gguf --prompt 'The capital of France is' -n 16\n  "
-            "LLM_KERN=ref llm run model.gguf --prompt Hello    # another set of kernels: ref, c, "
-            "avx2, avx512\n");
+    fprintf(to, "\n'llm COMMAND --help' explains a command. For example:\n"
+            "  llm inspect model.gguf\n"
+            "  llm run model.gguf --prompt 'The capital of France is' -n 16\n"
+            "  LLM_KERN=ref llm run model.gguf --prompt Hello    # kernels: ref, c, avx2, avx512\n\n"
+            "Results go to standard output, messages to standard error.\n"
+            "Exit status: 0 done, 1 failed, 2 wrong usage.\n");
 }
 
 int

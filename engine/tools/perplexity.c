@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define DEFAULT_WINDOW 512
 
@@ -93,19 +92,6 @@ score_window(const tool_session_t *s, const int32_t *tokens, uint32_t n, score_t
     return LLM_OK;
 }
 
-/* A line of the state: on a terminal over the one before. */
-static void
-show(const score_t *score, uint64_t done, uint64_t total, bool terminal)
-{
-    if (terminal) {
-        fprintf(stderr, "\r%llu of %llu tokens, so far %.4f ", (unsigned long long) done,
-                (unsigned long long) total, exp(-score->sum / (double) score->n));
-        if (done == total) {
-            fprintf(stderr, "\r%60s\r", "");
-        }
-    }
-}
-
 static llm_code_t
 score_text(const tool_session_t *s, const llm_tokens_t *t, score_t *score, uint32_t *windows,
            llm_err_t *err)
@@ -114,7 +100,6 @@ score_text(const tool_session_t *s, const llm_tokens_t *t, score_t *score, uint3
     uint32_t size = llm_engine_conf(s->engine)->n_ctx;
     uint32_t bos = info->add_bos && info->bos_id >= 0 ? 1 : 0, room = size - bos;
     int32_t *window = malloc(size * sizeof(*window));
-    bool terminal = isatty(STDERR_FILENO);
     llm_code_t rc = LLM_OK;
     if (window == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "no memory for a window of %u tokens", size);
@@ -129,9 +114,11 @@ score_text(const tool_session_t *s, const llm_tokens_t *t, score_t *score, uint3
         rc = score_window(s, window, (uint32_t) n + bos, score, err);
         ++*windows;
         if (rc == LLM_OK) {
-            show(score, from + n, t->n, terminal);
+            tool_show("%zu of %zu tokens, so far %.4f", from + n, t->n,
+                      exp(-score->sum / (double) score->n));
         }
     }
+    tool_show(NULL);
     free(window);
     return rc == LLM_OK && score->n == 0
            ? llm_fail(err, LLM_E_ARG, "the text has %zu tokens, too few to predict one", t->n) : rc;

@@ -139,7 +139,7 @@ typedef struct {
     llm_err_t             *err;
     uint64_t               done, total;     /* bytes of the input */
     size_t                 out_bytes;
-    int                    shown;           /* per cent; -2: stderr is no terminal */
+    int                    shown;           /* per cent */
 } job_t;
 
 static void
@@ -147,10 +147,9 @@ progress(job_t *j, uint64_t bytes)
 {
     j->done += bytes;
     int percent = j->total > 0 ? (int) (100 * (double) j->done / (double) j->total) : 100;
-    if (j->shown != -2 && percent != j->shown) {
+    if (percent != j->shown) {
         j->shown = percent;
-        fprintf(stderr, "\rquantizing %3d %%%s", percent,
-                percent == 100 ? "\r                \r" : "");
+        tool_show("quantizing %3d %%", percent);
     }
 }
 
@@ -265,7 +264,7 @@ static llm_code_t
 quantize(const quantize_conf_t *c, llm_err_t *err)
 {
     llm_gguf_t *in = NULL;
-    job_t j = { .conf = c, .err = err, .shown = isatty(STDERR_FILENO) ? -1 : -2 };
+    job_t j = { .conf = c, .err = err, .shown = -1 };
     struct stat st;
     if (stat(c->in, &st) == 0 && S_ISDIR(st.st_mode)) {
         return llm_fail(err, LLM_E_UNSUPPORTED, "%s: is a directory; only GGUF files can be "
@@ -284,6 +283,7 @@ quantize(const quantize_conf_t *c, llm_err_t *err)
     }
     if (rc == LLM_OK) {
         rc = write_tensors(&j);
+        tool_show(NULL);
     }
     if (rc == LLM_OK) {
         rc = llm_gguf_out_finish(j.out, err);

@@ -173,6 +173,11 @@ stream(const tool_session_t *s, llm_job_t *job, llm_detok_t *detok, llm_job_view
     llm_code_t rc = LLM_OK;
     do {
         llm_job_poll(job, view);
+        if (view->n_new > 0 || view->done) {
+            tool_show(NULL);
+        } else {
+            tool_show_job(view);
+        }
         for (; next < view->n_new && rc == LLM_OK; next++) {
             llm_job_token_t token;
             llm_job_token(job, view->n_prompt + next, &token);

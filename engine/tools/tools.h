@@ -55,6 +55,13 @@ llm_code_t tool_read_text(const char *path, char **out, size_t *len, llm_err_t *
 /* "1.5 GiB"; buf holds at least 32 bytes and is returned. */
 const char *tool_bytes(char *buf, double bytes);
 
+/*
+ * A line of state on stderr, over the one before, when that is a terminal; NULL takes it away.
+ */
+void tool_show(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* The same for a job that has been waited for longer than two seconds. */
+void tool_show_job(const llm_job_view_t *view);
+
 /* A model with an engine that this process leads. */
 typedef struct {
     llm_model_t  *model;

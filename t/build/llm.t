@@ -82,6 +82,19 @@ subtest 'help and usage' => sub {
     is($status, 2, 'two prompts');
 };
 
+subtest 'progress' => sub {
+    plan skip_all => 'no script(1)' unless `script --version 2>/dev/null` =~ /util-linux/;
+    my $dir = File::Temp::tempdir(CLEANUP => 1);
+    my %shown = ("run $GGUF/llama-F32.gguf -p x -n 1" => qr/\rloading 100 %/,
+        "quantize $GGUF/llama-F32.gguf $dir/out.gguf q8_0" => qr/\rquantizing 100 %\r/,
+        "bench $GGUF/llama-F32.gguf -p 4 -n 2 -r 2" => qr/\rdecode of 2 tokens: 2 of 2\r/);
+    for my $args (sort keys %shown) {
+        like(scalar(`script -qec '$LLM $args' /dev/null < /dev/null`), $shown{$args}, "llm $args");
+        my ($status, $out, $err) = llm([split(/ /, $args), $args =~ /^quantize/ ? '-f' : ()]);
+        is("$status $err", '0 ', 'nothing where standard error is no terminal');
+    }
+};
+
 subtest 'kernels' => sub {
     local $ENV{LLM_KERN} = 'none';
     for my $args (['run', '-p', 'x'], ['logprobs', '-p', 'x'], ['bench'], ['tokenize', 'x']) {
