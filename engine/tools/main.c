@@ -35,7 +35,7 @@ help(FILE *to)
     fprintf(to, "\n'llm COMMAND --help' explains a command. For example:\n"
             "  llm inspect model.gguf\n"
             "  llm run model.gguf --prompt 'The capital of France is' -n 16\n"
-            "  LLM_KERN=ref llm run model.gguf --prompt Hello    # kernels: ref, c, avx2, avx512\n\n"
+            "  LLM_KERN=ref llm run model.gguf --prompt Hello    # or c, avx2, avx512\n\n"
             "Results go to standard output, messages to standard error.\n"
             "Exit status: 0 done, 1 failed, 2 wrong usage.\n");
 }
