@@ -2,11 +2,11 @@
  * ngx_http_llm_chat.c - messages of a chat and the model's template.
  *
  * Messages are copied into the shape that templates expect: text parts
- * joined, arguments of tool calls as objects, "developer" as "system" where
- * the template does not know it.  A trailing message of the assistant is
- * continued instead of answered.
+ * joined, arguments of tool calls as objects, "developer" as "system" and
+ * calls as text where the template does not know them.  A trailing message
+ * of the assistant is continued instead of answered.
  */
-#include "ngx_http_llm_codec.h"
+#include "ngx_http_llm_tools.h"
 
 
 static ngx_int_t ngx_http_llm_chat_check_message(ngx_http_llm_ctx_t *ctx,
@@ -14,12 +14,18 @@ static ngx_int_t ngx_http_llm_chat_check_message(ngx_http_llm_ctx_t *ctx,
 static ngx_int_t ngx_http_llm_chat_check_content(ngx_http_llm_ctx_t *ctx,
     json_t *content, ngx_uint_t i);
 static json_t *ngx_http_llm_chat_messages(ngx_http_llm_ctx_t *ctx,
+    json_t *root);
+static ngx_int_t ngx_http_llm_chat_note(ngx_http_llm_ctx_t *ctx, json_t *root,
     json_t *messages);
 static ngx_int_t ngx_http_llm_chat_message(ngx_http_llm_ctx_t *ctx,
     json_t *message);
 static json_t *ngx_http_llm_chat_join(ngx_http_llm_ctx_t *ctx,
     json_t *parts);
+static ngx_int_t ngx_http_llm_chat_append(json_t *message,
+    ngx_http_llm_buf_t *more);
 static ngx_int_t ngx_http_llm_chat_calls(json_t *calls);
+static ngx_int_t ngx_http_llm_chat_calls_text(ngx_http_llm_ctx_t *ctx,
+    json_t *message, json_t *calls);
 static json_t *ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root,
     ngx_str_t *last);
 static void ngx_http_llm_chat_continue(ngx_http_llm_ctx_t *ctx,
@@ -64,7 +70,7 @@ ngx_http_llm_chat_check(ngx_http_llm_ctx_t *ctx, json_t *root)
         }
     }
 
-    return NGX_OK;
+    return ngx_http_llm_tools_decode(ctx, root);
 }
 
 
@@ -192,7 +198,6 @@ ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root, ngx_str_t *last)
     size_t                   i, n;
     json_t                  *vars, *messages, *message, *value;
     ngx_uint_t               open, failed;
-    const char              *role;
     const llm_model_info_t  *info;
 
     static const char  *passed[] = {
@@ -201,8 +206,7 @@ ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root, ngx_str_t *last)
 
     info = llm_model_info(ctx->instance->model);
 
-    messages = ngx_http_llm_chat_messages(ctx,
-                                          json_object_get(root, "messages"));
+    messages = ngx_http_llm_chat_messages(ctx, root);
     vars = json_object();
 
     if (messages == NULL || json_object_set_new(vars, "messages", messages)) {
@@ -210,23 +214,16 @@ ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root, ngx_str_t *last)
         return NULL;
     }
 
-    n = json_array_size(messages);
-    message = json_array_get(messages, n - 1);
-    role = json_string_value(json_object_get(message, "role"));
+    open = ngx_http_llm_chat_continues(root);
 
-    open = (role && ngx_strcmp(role, "assistant") == 0);
-
-    value = ngx_http_llm_json_get(root, "continue_final_message");
-
-    if (open && !json_is_false(value)) {
+    if (open) {
+        n = json_array_size(json_object_get(root, "messages"));
+        message = json_array_get(messages, n - 1);
         value = json_object_get(message, "content");
 
         if (json_is_string(value)) {
             *last = ngx_http_llm_json_str(value);
         }
-
-    } else {
-        open = 0;
     }
 
     failed = 0;
@@ -241,10 +238,9 @@ ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root, ngx_str_t *last)
     failed |= json_object_set_new(vars, "eos_token",
                                   json_string(info->eos_token));
 
-    value = ngx_http_llm_json_get(root, "tools");
-
-    if (json_is_array(value) && json_array_size(value)) {
-        failed |= json_object_set(vars, "tools", value);
+    if (ctx->tools->n_tools) {
+        failed |= json_object_set_new(vars, "tools",
+                                      ngx_http_llm_tools_list(root));
     }
 
     for (i = 0; i < sizeof(passed) / sizeof(passed[0]); i++) {
@@ -270,13 +266,28 @@ ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root, ngx_str_t *last)
 }
 
 
+ngx_uint_t
+ngx_http_llm_chat_continues(json_t *root)
+{
+    json_t      *messages, *message;
+    const char  *role;
+
+    messages = json_object_get(root, "messages");
+    message = json_array_get(messages, json_array_size(messages) - 1);
+    role = json_string_value(json_object_get(message, "role"));
+
+    return role && ngx_strcmp(role, "assistant") == 0
+           && !json_is_false(json_object_get(root, "continue_final_message"));
+}
+
+
 static json_t *
-ngx_http_llm_chat_messages(ngx_http_llm_ctx_t *ctx, json_t *messages)
+ngx_http_llm_chat_messages(ngx_http_llm_ctx_t *ctx, json_t *root)
 {
     size_t   i;
     json_t  *copy;
 
-    copy = json_deep_copy(messages);
+    copy = json_deep_copy(json_object_get(root, "messages"));
 
     for (i = 0; i < json_array_size(copy); i++) {
 
@@ -288,7 +299,93 @@ ngx_http_llm_chat_messages(ngx_http_llm_ctx_t *ctx, json_t *messages)
         }
     }
 
+    if (copy && ngx_http_llm_chat_note(ctx, root, copy) != NGX_OK) {
+        json_decref(copy);
+        return NULL;
+    }
+
     return copy;
+}
+
+
+/* a text about tools goes to the last message of the user */
+
+static ngx_int_t
+ngx_http_llm_chat_note(ngx_http_llm_ctx_t *ctx, json_t *root,
+    json_t *messages)
+{
+    size_t               i;
+    json_t              *message;
+    const char          *role;
+    ngx_http_llm_buf_t   note;
+
+    ngx_http_llm_buf_init(&note, ctx->request->pool);
+    ngx_http_llm_tools_note(ctx, root, &note);
+
+    if (note.failed) {
+        return NGX_ERROR;
+    }
+
+    if (note.len == 0) {
+        return NGX_OK;
+    }
+
+    for (i = json_array_size(messages); i > 0; i--) {
+        message = json_array_get(messages, i - 1);
+        role = json_string_value(json_object_get(message, "role"));
+
+        if (ngx_strcmp(role, "user") == 0) {
+            return ngx_http_llm_chat_append(message, &note);
+        }
+    }
+
+    message = json_pack("{s:s,s:s}", "role", "user", "content", "");
+
+    if (message == NULL
+        || ngx_http_llm_chat_append(message, &note) != NGX_OK)
+    {
+        json_decref(message);
+        return NGX_ERROR;
+    }
+
+    return json_array_insert_new(messages, 0, message) ? NGX_ERROR : NGX_OK;
+}
+
+
+/* to the content of a message, which is a string or nothing */
+
+static ngx_int_t
+ngx_http_llm_chat_append(json_t *message, ngx_http_llm_buf_t *more)
+{
+    ngx_str_t            text;
+    ngx_http_llm_buf_t   b;
+
+    ngx_http_llm_buf_init(&b, more->pool);
+
+    text = ngx_http_llm_json_str(json_object_get(message, "content"));
+    ngx_http_llm_buf_add(&b, text.data, text.len);
+    ngx_http_llm_buf_add(&b, more->data, more->len);
+
+    if (b.failed
+        || json_object_set_new(message, "content",
+                               json_stringn((char *) b.data, b.len)))
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_llm_chat_knows(ngx_http_llm_ctx_t *ctx, const char *text)
+{
+    ngx_str_t  *template;
+
+    template = &ctx->model->template;
+
+    return template->len
+           && ngx_strnstr(template->data, (char *) text, template->len);
 }
 
 
@@ -296,22 +393,23 @@ static ngx_int_t
 ngx_http_llm_chat_message(ngx_http_llm_ctx_t *ctx, json_t *message)
 {
     json_t      *content, *calls;
-    ngx_str_t   *template;
-    const char  *role;
+    const char  *role, *as;
 
-    template = &ctx->model->template;
     role = json_string_value(json_object_get(message, "role"));
+    as = NULL;
 
     if (ngx_strcmp(role, "developer") == 0
-        && ngx_strnstr(template->data, "developer", template->len) == NULL
-        && json_object_set_new(message, "role", json_string("system")))
+        && !ngx_http_llm_chat_knows(ctx, "developer"))
     {
-        return NGX_ERROR;
+        as = "system";
+
+    } else if (ngx_strcmp(role, "tool") == 0
+               && !ngx_http_llm_chat_knows(ctx, "tool"))
+    {
+        as = "user";
     }
 
-    calls = ngx_http_llm_json_get(message, "tool_calls");
-
-    if (calls && ngx_http_llm_chat_calls(calls) != NGX_OK) {
+    if (as && json_object_set_new(message, "role", json_string(as))) {
         return NGX_ERROR;
     }
 
@@ -320,17 +418,49 @@ ngx_http_llm_chat_message(ngx_http_llm_ctx_t *ctx, json_t *message)
     if (json_is_array(content)) {
         content = ngx_http_llm_chat_join(ctx, content);
 
-        return json_object_set_new(message, "content", content) ? NGX_ERROR
-                                                                : NGX_OK;
+        if (json_object_set_new(message, "content", content)) {
+            return NGX_ERROR;
+        }
     }
 
-    if (content == NULL && calls == NULL
+    calls = ngx_http_llm_json_get(message, "tool_calls");
+
+    if (json_array_size(calls)) {
+        return ngx_http_llm_chat_knows(ctx, "tool_calls")
+               ? ngx_http_llm_chat_calls(calls)
+               : ngx_http_llm_chat_calls_text(ctx, message, calls);
+    }
+
+    if (content == NULL
         && json_object_set_new(message, "content", json_string("")))
     {
         return NGX_ERROR;
     }
 
     return NGX_OK;
+}
+
+
+/* for templates that know no calls */
+
+static ngx_int_t
+ngx_http_llm_chat_calls_text(ngx_http_llm_ctx_t *ctx, json_t *message,
+    json_t *calls)
+{
+    size_t               i;
+    ngx_http_llm_buf_t   text;
+
+    ngx_http_llm_buf_init(&text, ctx->request->pool);
+
+    for (i = 0; i < json_array_size(calls); i++) {
+        ngx_http_llm_syntax_write(&text, json_array_get(calls, i));
+    }
+
+    if (text.failed || ngx_http_llm_chat_append(message, &text) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return json_object_del(message, "tool_calls") ? NGX_ERROR : NGX_OK;
 }
 
 

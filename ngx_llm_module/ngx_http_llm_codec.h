@@ -154,6 +154,12 @@ void ngx_http_llm_tgi_end_json(ngx_http_llm_ctx_t *ctx,
 /* Whether root has messages of the right shape; ctx->error otherwise. */
 ngx_int_t ngx_http_llm_chat_check(ngx_http_llm_ctx_t *ctx, json_t *root);
 
+/* Whether the model's template contains the text. */
+ngx_uint_t ngx_http_llm_chat_knows(ngx_http_llm_ctx_t *ctx, const char *text);
+
+/* Whether the answer goes on with the last message of root. */
+ngx_uint_t ngx_http_llm_chat_continues(json_t *root);
+
 /* The checked messages of root through the model's template. */
 ngx_int_t ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
     ngx_str_t *prompt);

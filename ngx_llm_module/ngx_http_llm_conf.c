@@ -99,6 +99,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     conf->api_keys = NGX_CONF_UNSET_PTR;
     conf->return_full_text = NGX_CONF_UNSET;
     conf->grammar = NGX_CONF_UNSET;
+    conf->reasoning = NGX_CONF_UNSET;
     conf->watermark = NGX_CONF_UNSET_PTR;
     conf->stream_errors = NGX_CONF_UNSET_UINT;
     conf->error_format = NGX_CONF_UNSET_UINT;
@@ -155,6 +156,8 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
                              "cpu+optimized");
     ngx_conf_merge_value(conf->return_full_text, prev->return_full_text, 1);
     ngx_conf_merge_value(conf->grammar, prev->grammar, 1);
+    ngx_conf_merge_value(conf->reasoning, prev->reasoning, 1);
+    ngx_conf_merge_str_value(conf->tool_prompt, prev->tool_prompt, "");
     ngx_conf_merge_ptr_value(conf->watermark, prev->watermark,
                              &ngx_http_llm_watermark_default);
     ngx_conf_merge_uint_value(conf->stream_errors, prev->stream_errors, 0);

@@ -143,6 +143,20 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       offsetof(ngx_http_llm_loc_conf_t, grammar),
       NULL },
 
+    { ngx_string("llm_reasoning"),
+      NGX_HTTP_LLM_ALL|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, reasoning),
+      NULL },
+
+    { ngx_string("llm_tool_prompt"),
+      NGX_HTTP_LLM_ALL|NGX_CONF_TAKE1,
+      ngx_conf_set_str_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, tool_prompt),
+      NULL },
+
     { ngx_string("llm_watermark"),
       NGX_HTTP_LLM_ALL|NGX_CONF_TAKE12,
       ngx_http_llm_watermark,

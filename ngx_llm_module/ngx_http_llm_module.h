@@ -33,6 +33,7 @@ typedef struct ngx_http_llm_model_s     ngx_http_llm_model_t;
 typedef struct ngx_http_llm_stats_s     ngx_http_llm_stats_t;
 typedef struct ngx_http_llm_task_s      ngx_http_llm_task_t;
 typedef struct ngx_http_llm_codec_s     ngx_http_llm_codec_t;
+typedef struct ngx_http_llm_tools_s     ngx_http_llm_tools_t;
 typedef struct ngx_http_llm_ctx_s       ngx_http_llm_ctx_t;
 
 
@@ -99,6 +100,8 @@ typedef struct {
     ngx_array_t               *api_keys;        /* of complex values, or NULL */
     ngx_flag_t                 return_full_text;
     ngx_flag_t                 grammar;
+    ngx_flag_t                 reasoning;
+    ngx_str_t                  tool_prompt;
     ngx_http_llm_watermark_t  *watermark;
     ngx_uint_t                 stream_errors;   /* 1: as events */
     ngx_uint_t                 error_format;    /* ngx_http_llm_format_e */
@@ -189,6 +192,7 @@ typedef enum {
     NGX_HTTP_LLM_VALIDATION,                /* 422 */
     NGX_HTTP_LLM_CONTEXT_LENGTH,            /* 422, named on OpenAI routes */
     NGX_HTTP_LLM_TEMPLATE,                  /* 422 */
+    NGX_HTTP_LLM_TOOL,                      /* 422 */
     NGX_HTTP_LLM_SUFFIX,                    /* 422, no tokens for it */
     NGX_HTTP_LLM_BATCH_SIZE,                /* 422 */
     NGX_HTTP_LLM_NO_INSTANCES,              /* 422, Vertex AI */
@@ -420,6 +424,8 @@ struct ngx_http_llm_ctx_s {
     ngx_str_t                  inputs;      /* of the client, in json */
     uint64_t                   big_seed;    /* a seed above INT64_MAX */
     ngx_http_llm_params_t      params;
+    ngx_http_llm_tools_t      *tools;       /* of a chat */
+    ngx_str_t                  markers;     /* special tokens kept in text */
     ngx_str_t                  prompt;
     ngx_str_t                  hook_prompt;
     size_t                     n_characters;    /* of the prompt */

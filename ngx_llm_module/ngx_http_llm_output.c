@@ -39,6 +39,7 @@ static const ngx_http_llm_fault_t  ngx_http_llm_faults[] = {
     /* CONTEXT_LENGTH */ { 422, ngx_string("validation"),
                            "context_length_exceeded" },
     /* TEMPLATE */       { 422, ngx_string("template_error"), NULL },
+    /* TOOL */           { 422, ngx_string("tool_error"), NULL },
     /* SUFFIX */         { 422, ngx_string("suffix not supported"), NULL },
     /* BATCH_SIZE */     { 422, ngx_string("batch size exceeded"), NULL },
     /* NO_INSTANCES */   { 422, ngx_string("Input validation error"), NULL },

@@ -30,6 +30,8 @@ static ngx_http_llm_token_t *ngx_http_llm_text_token(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, llm_job_token_t *t);
 static size_t ngx_http_llm_text_visible(ngx_http_llm_ctx_t *ctx, int32_t id,
     const char *text, size_t len);
+static ngx_uint_t ngx_http_llm_text_marker(ngx_http_llm_ctx_t *ctx,
+    int32_t id);
 static ngx_uint_t ngx_http_llm_text_match(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, size_t from);
 static void ngx_http_llm_text_cut(ngx_http_llm_sequence_t *s, size_t end);
@@ -360,7 +362,8 @@ ngx_http_llm_text_token(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s,
 
     visible = len;
 
-    if ((token->special && ctx->params.skip_special_tokens)
+    if ((token->special && ctx->params.skip_special_tokens
+         && !ngx_http_llm_text_marker(ctx, t->id))
         || (llm_token_is_eos(model, t->id) && !ctx->params.ignore_eos))
     {
         visible = ngx_http_llm_text_visible(ctx, t->id, text, len);
@@ -407,6 +410,26 @@ ngx_http_llm_text_visible(ngx_http_llm_ctx_t *ctx, int32_t id,
     }
 
     return len - own;
+}
+
+
+/* whether a special token is a part of how the model writes calls */
+
+static ngx_uint_t
+ngx_http_llm_text_marker(ngx_http_llm_ctx_t *ctx, int32_t id)
+{
+    char    literal[256];
+    size_t  i, len;
+
+    len = llm_token_text(ctx->instance->model, id, literal, sizeof(literal));
+
+    for (i = 0; len && i + len <= ctx->markers.len; i++) {
+        if (ngx_memcmp(ctx->markers.data + i, literal, len) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

@@ -18,8 +18,8 @@ import tap  # noqa: E402
 
 REAL = os.environ.get("LLM_TEST_MODEL") or os.path.join(harness.CACHE, "models", "SmolLM2-135M-Instruct.Q4_1.gguf")
 CONF = """
-    llm_model tiny { weights {root}/t/fixtures/gguf/smollm2-Q4_1.gguf; context 1024; kv_cache 64m; }
-""" + (f'    llm_model real {{ weights "{REAL}"; context 1024; kv_cache 64m; }}\n' if os.path.exists(REAL) else "") + """
+    llm_model tiny { weights {root}/t/fixtures/gguf/smollm2-Q4_1.gguf; context 4096; kv_cache 64m; }
+""" + (f'    llm_model real {{ weights "{REAL}"; context 4096; kv_cache 192m; }}\n' if os.path.exists(REAL) else "") + """
     server {
         listen 127.0.0.1:{port};
         location / { llm_pass tiny; }
@@ -129,6 +129,31 @@ def test_regexes(s):
             assert re.fullmatch(regex, text)
         return match
     each(s, [({"type": "regex", "value": regex}, check(regex)) for regex in REGEXES])
+
+
+def test_tools(s):
+    """arguments of calls are accepted by jsonschema, whole and in chunks"""
+    schemas = {name: schema for name, schema in SCHEMAS.items() if schema.get("type") == "object"}
+    tools = [{"type": "function", "function": {"name": name, "parameters": schema}} for name, schema in schemas.items()]
+    n = 0
+    for base in PATHS:
+        for seed in range(6):
+            body = {"messages": [{"role": "user", "content": "Call one."}], "tools": tools, "tool_choice": "required",
+                    "temperature": 1.2, "seed": seed, "max_tokens": 700, "parallel_tool_calls": seed % 2 == 0}
+            c = answer(s, base + "/v1/chat/completions", body)["choices"][0]
+            calls = [(t["function"]["name"], t["function"]["arguments"]) for t in c["message"]["tool_calls"]]
+            streamed = {}
+            for e in chunks(s, base + "/v1/chat/completions", body):
+                for t in e["choices"][0]["delta"].get("tool_calls", []):
+                    name, text = streamed.get(t["index"], ("", ""))
+                    streamed[t["index"]] = (name + t["function"].get("name", ""), text + t["function"]["arguments"])
+            harness.equal(list(streamed.values()), calls, "chunks")
+            if c["finish_reason"] == "length":
+                calls.pop()
+            for name, text in calls:
+                judge(json.loads(text), schemas[name])
+                n += 1
+    assert n >= 6 * len(PATHS), f"only {n} calls"
 
 
 with harness.Server(CONF) as s:

@@ -187,9 +187,6 @@ my @chat = (
     [ { @user, logprobs => $true, top_logprobs => 6 }, V . '`top_logprobs` must be >= 0 and <= 5. Given: 6' ],
     [ { @user, stop => [ ('a') x 5 ] },         V . '`stop` supports up to 4 stop sequences. Given: 5' ],
     [ { @user, stream_options => [] },          D . 'stream_options: invalid type: sequence, expected struct StreamOptions' ],
-    # not done yet
-    [ { @user, tools => [ { type => 'function', function => { name => 'f' } } ] },
-        V . '`tools` is not supported with another `tool_choice` than "none"' ],
     [ { @user, response_format => 'json' },
         D . 'response_format: invalid type: string "json", expected an object with a `type`' ],
     [ { @user, response_format => { type => 'json_schema', json_schema => { name => 'x' } } },
@@ -199,7 +196,7 @@ my @chat = (
     [ { @user, response_format => { type => 'json_object' }, grammar => { type => 'regex', value => 'a' } },
         V . '`grammar` and `response_format` are mutually exclusive' ],
     [ { @user, adapter_id => 'sql' },           V . 'adapter `sql` is not loaded' ],
-    [ { @user, functions => [] },               V . '`functions` is not supported' ],
+    [ { @user, suffix => 'b' },                 V . '`suffix` is not supported' ],
 );
 
 subtest 'POST /v1/chat/completions' => sub {
