@@ -136,6 +136,20 @@ uint32_t *ngx_http_llm_text_links(ngx_str_t *text, ngx_pool_t *pool);
 /* The first of the sequences with the highest mean log-probability. */
 ngx_http_llm_sequence_t *ngx_http_llm_tgi_best(ngx_http_llm_ctx_t *ctx);
 
+/* Tokens of the prompt, and of a unit, as native answers have them. */
+void ngx_http_llm_tgi_prefill(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s);
+void ngx_http_llm_tgi_unit(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_http_llm_unit_t *unit);
+
+/* Members of details, to ctx->out: what those two have kept. */
+void ngx_http_llm_tgi_details_json(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s);
+
+/* The list of alternatives to a token. */
+void ngx_http_llm_tgi_top_json(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_buf_t *b, ngx_http_llm_token_t *t);
+
 /* A token as native answers have it. */
 void ngx_http_llm_tgi_token_json(ngx_http_llm_buf_t *b, int32_t id,
     ngx_str_t *text, float logprob, ngx_uint_t special);

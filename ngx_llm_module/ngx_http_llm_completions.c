@@ -47,6 +47,7 @@ static void ngx_http_llm_completions_head(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_completions_chunk(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_http_llm_token_t *t,
     ngx_uint_t last);
+static ngx_uint_t ngx_http_llm_completions_events(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_completions_native(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_http_llm_token_t *t,
     ngx_uint_t last);
@@ -100,6 +101,10 @@ ngx_http_llm_completions_prefill(ngx_http_llm_ctx_t *ctx,
         l->seen = 0;
     }
 
+    if (ctx->params.prefill) {
+        ngx_http_llm_tgi_prefill(ctx, s);
+    }
+
     if (ctx->params.stream && ctx->params.return_full_text) {
         ngx_http_llm_completions_chunk(ctx, s, &s->prompt->shown, NULL, 0);
     }
@@ -146,8 +151,8 @@ ngx_http_llm_completions_unit(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_http_llm_unit_t *unit)
 {
     llm_top_t               self;
-    ngx_str_t               text;
-    ngx_uint_t              i;
+    ngx_str_t               text, none;
+    ngx_uint_t              i, n;
     ngx_http_llm_token_t   *t;
     ngx_http_llm_legacy_t  *l;
 
@@ -171,11 +176,30 @@ ngx_http_llm_completions_unit(ngx_http_llm_ctx_t *ctx,
         ngx_http_llm_completions_entry(ctx, l, &self, t->top, t->n_top);
     }
 
-    if (ctx->params.stream && (unit->text.len || unit->last || (l && l->n))) {
-        t = (unit->replaced || unit->n_tokens == 0)
-            ? NULL : &unit->tokens[unit->n_tokens - 1];
+    if (!ctx->params.stream) {
 
-        ngx_http_llm_completions_chunk(ctx, s, &unit->text, t, unit->last);
+        if (ctx->params.details || ctx->params.prefill) {
+            ngx_http_llm_tgi_unit(ctx, s, unit);
+        }
+
+        return;
+    }
+
+    /* native events are of one token; the text comes with the last of them */
+
+    n = (ngx_http_llm_completions_events(ctx) && !unit->replaced)
+        ? unit->n_tokens : 0;
+
+    ngx_str_null(&none);
+
+    for (i = 0; i + 1 < n; i++) {
+        ngx_http_llm_completions_chunk(ctx, s, &none, &unit->tokens[i], 0);
+    }
+
+    if (unit->text.len || unit->last || n || (l && l->n)) {
+        ngx_http_llm_completions_chunk(ctx, s, &unit->text,
+                                       n ? &unit->tokens[n - 1] : NULL,
+                                       unit->last);
     }
 }
 
@@ -406,27 +430,51 @@ ngx_http_llm_completions_chunk(ngx_http_llm_ctx_t *ctx,
  * the URL as the model, and hands the chunks on as if they were native events.
  */
 
-static void
-ngx_http_llm_completions_native(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_http_llm_token_t *t,
-    ngx_uint_t last)
+static ngx_uint_t
+ngx_http_llm_completions_events(ngx_http_llm_ctx_t *ctx)
 {
     ngx_str_t  *model;
 
     model = &ctx->params.model;
 
-    if ((model->len < 7 || ngx_strncmp(model->data, "http://", 7) != 0)
-        && (model->len < 8 || ngx_strncmp(model->data, "https://", 8) != 0))
-    {
+    return ctx->params.details
+           || (model->len >= 7 && ngx_strncmp(model->data, "http://", 7) == 0)
+           || (model->len >= 8 && ngx_strncmp(model->data, "https://", 8) == 0);
+}
+
+
+/* t: NULL where the text is of no token, as one that a hook has written */
+
+static void
+ngx_http_llm_completions_native(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, ngx_str_t *text, ngx_http_llm_token_t *t,
+    ngx_uint_t last)
+{
+    ngx_str_t            own;
+    ngx_http_llm_buf_t  *b;
+
+    b = &ctx->out;
+
+    if (!ngx_http_llm_completions_events(ctx)) {
         return;
     }
 
-    /* text may be that of several tokens; clients skip special ones */
+    ngx_http_llm_buf_lit(b, ",\"token\":");
 
-    ngx_http_llm_buf_lit(&ctx->out, ",\"token\":");
-    ngx_http_llm_tgi_token_json(&ctx->out, t ? t->id : 0, text,
-                                t ? t->logprob : NAN,
-                                t && t->special && text->len == 0);
+    if (t && !t->hidden) {
+        own.data = s->raw.data + t->start;
+        own.len = t->end - t->start;
+
+        ngx_http_llm_tgi_token_json(b, t->id, &own, t->logprob, t->special);
+
+        if (ctx->params.top_n_tokens && !ctx->params.logprobs) {
+            ngx_http_llm_buf_lit(b, ",\"top_tokens\":");
+            ngx_http_llm_tgi_top_json(ctx, b, t);
+        }
+
+    } else {
+        ngx_http_llm_tgi_token_json(b, 0, text, NAN, 0);
+    }
 
     ngx_http_llm_tgi_end_json(ctx, s, &s->prompt->shown, last);
 }
@@ -445,8 +493,16 @@ ngx_http_llm_completions_choice(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_tgi_text_json(ctx, s, &s->prompt->shown);
     ngx_http_llm_buf_lit(b, ",\"logprobs\":");
     ngx_http_llm_completions_lists(ctx, s->data);
-    ngx_http_llm_buf_printf(b, ",\"finish_reason\":\"%s\"}",
+    ngx_http_llm_buf_printf(b, ",\"finish_reason\":\"%s\"",
                             ngx_http_llm_openai_reason(s));
+
+    if (ctx->params.details || ctx->params.prefill) {
+        ngx_http_llm_buf_lit(b, ",\"details\":{");
+        ngx_http_llm_tgi_details_json(ctx, s);
+        ngx_http_llm_buf_lit(b, "}");
+    }
+
+    ngx_http_llm_buf_lit(b, "}");
 }
 
 

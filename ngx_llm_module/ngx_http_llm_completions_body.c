@@ -34,6 +34,8 @@ static const ngx_http_llm_field_t  ngx_http_llm_completions_fields[] = {
     ngx_http_llm_field("logit_bias", BIAS, bias, 0),
     ngx_http_llm_field("return_full_text", BOOL, return_full_text, 0),
     ngx_http_llm_field("details", BOOL, details, 0),
+    ngx_http_llm_field("decoder_input_details", BOOL, prefill, 0),
+    ngx_http_llm_field("top_n_tokens", U32, top_n_tokens, 0),
     ngx_http_llm_field("add_special_tokens", BOOL, add_special_tokens, 0),
     ngx_http_llm_null_field
 };
@@ -59,12 +61,17 @@ ngx_http_llm_completions_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
 
     /* what the prompt costs is asked of the engine only when it is shown */
 
-    p->decoder_input_details = (p->logprobs && p->echo);
+    p->decoder_input_details = (p->prefill || (p->logprobs && p->echo));
     p->return_full_text |= p->echo;
 
-    if (p->decoder_input_details && p->suffix.data) {
+    if (p->logprobs && p->echo && p->suffix.data) {
         return ngx_http_llm_invalid(ctx, "`echo` with `logprobs` is not "
                                     "supported with `suffix`");
+    }
+
+    if (p->prefill && p->stream) {
+        return ngx_http_llm_invalid(ctx, "`decoder_input_details` == true is "
+                                    "not supported when streaming tokens");
     }
 
     return NGX_OK;
@@ -88,6 +95,11 @@ ngx_http_llm_completions_logprobs(ngx_http_llm_ctx_t *ctx, json_t *root)
 
     if (value == NULL || json_is_false(value)) {
         return NGX_OK;
+    }
+
+    if (ctx->params.top_n_tokens) {
+        return ngx_http_llm_invalid(ctx, "`top_n_tokens` is not supported with "
+                                    "`logprobs`");
     }
 
     ctx->params.logprobs = 1;
@@ -498,9 +510,11 @@ ngx_http_llm_completions_hooked(ngx_http_llm_ctx_t *ctx)
     }
 
     if (ctx->params.decoder_input_details) {
-        return ngx_http_llm_invalid(ctx, "`echo` with `logprobs` is not "
-                                    "supported where a hook writes the "
-                                    "prompt");
+        return ngx_http_llm_invalid(ctx, "%s is not supported where a hook "
+                                    "writes the prompt",
+                                    ctx->params.prefill
+                                    ? "`decoder_input_details`"
+                                    : "`echo` with `logprobs`");
     }
 
     text = &ctx->prompts[0].text;

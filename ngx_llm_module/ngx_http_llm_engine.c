@@ -162,7 +162,7 @@ ngx_http_llm_engine_submit(ngx_http_llm_ctx_t *ctx)
     conf.prompt_logprobs = p->decoder_input_details;
     conf.n_top = p->top_n_tokens;
     conf.constraint = ctx->constraint;
-    conf.top_raw = (ctx->codec->format == NGX_HTTP_LLM_FORMAT_OPENAI);
+    conf.top_raw = p->logprobs;
 
     ctx->sequences = ngx_pcalloc(ctx->request->pool, ctx->n_sequences
                                  * sizeof(ngx_http_llm_sequence_t));

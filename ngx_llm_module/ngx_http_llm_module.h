@@ -272,6 +272,7 @@ typedef struct {
     ngx_flag_t                 stream;
     ngx_flag_t                 details;
     ngx_flag_t                 decoder_input_details;
+    ngx_flag_t                 prefill;     /* in details of completions */
     ngx_flag_t                 return_full_text;
     ngx_flag_t                 watermark;
     ngx_flag_t                 ignore_eos;

@@ -302,9 +302,9 @@ ngx_http_llm_params_top(ngx_http_llm_ctx_t *ctx)
     p = &ctx->params;
     max = ctx->conf->max_top_n_tokens;
 
-    name = (ctx->route == NGX_HTTP_LLM_COMPLETIONS) ? "logprobs"
-           : (ctx->codec->format == NGX_HTTP_LLM_FORMAT_OPENAI)
-             ? "top_logprobs" : "top_n_tokens";
+    name = !p->logprobs ? "top_n_tokens"
+           : (ctx->route == NGX_HTTP_LLM_COMPLETIONS) ? "logprobs"
+                                                      : "top_logprobs";
 
     if (p->top_n_tokens > (uint64_t) max) {
         return ngx_http_llm_invalid(ctx, "`%s` must be >= 0 and <= %i. "

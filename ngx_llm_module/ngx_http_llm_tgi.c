@@ -14,15 +14,9 @@
 static ngx_int_t ngx_http_llm_tgi_decode(ngx_http_llm_ctx_t *ctx,
     json_t *root);
 static ngx_int_t ngx_http_llm_tgi_prompt(ngx_http_llm_ctx_t *ctx);
-static void ngx_http_llm_tgi_prefill(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s);
-static void ngx_http_llm_tgi_unit(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s, ngx_http_llm_unit_t *unit);
 static void ngx_http_llm_tgi_token(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_http_llm_token_t *t, ngx_str_t *text,
     ngx_uint_t last);
-static void ngx_http_llm_tgi_top_json(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_buf_t *b, ngx_http_llm_token_t *t);
 static void ngx_http_llm_tgi_reason_json(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
 static void ngx_http_llm_tgi_lists_json(ngx_http_llm_ctx_t *ctx,
@@ -174,7 +168,7 @@ ngx_http_llm_tgi_prompt(ngx_http_llm_ctx_t *ctx)
 }
 
 
-static void
+void
 ngx_http_llm_tgi_prefill(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
 {
     char                 text[256];
@@ -206,7 +200,7 @@ ngx_http_llm_tgi_prefill(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
 }
 
 
-static void
+void
 ngx_http_llm_tgi_unit(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s,
     ngx_http_llm_unit_t *unit)
 {
@@ -344,7 +338,7 @@ ngx_http_llm_tgi_token_json(ngx_http_llm_buf_t *b, int32_t id,
 }
 
 
-static void
+void
 ngx_http_llm_tgi_top_json(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
     ngx_http_llm_token_t *t)
 {
@@ -443,6 +437,16 @@ ngx_http_llm_tgi_lists_json(ngx_http_llm_ctx_t *ctx,
 }
 
 
+void
+ngx_http_llm_tgi_details_json(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s)
+{
+    ngx_http_llm_tgi_reason_json(ctx, s);
+    ngx_http_llm_tgi_lists_json(ctx, s, 0);
+    ngx_http_llm_tgi_lists_json(ctx, s, 1);
+}
+
+
 ngx_http_llm_sequence_t *
 ngx_http_llm_tgi_best(ngx_http_llm_ctx_t *ctx)
 {
@@ -513,9 +517,7 @@ ngx_http_llm_tgi_finish(ngx_http_llm_ctx_t *ctx)
                 ngx_http_llm_buf_lit(b, "{\"generated_text\":");
                 ngx_http_llm_tgi_text_json(ctx, s, &ctx->inputs);
                 ngx_http_llm_buf_lit(b, ",");
-                ngx_http_llm_tgi_reason_json(ctx, s);
-                ngx_http_llm_tgi_lists_json(ctx, s, 0);
-                ngx_http_llm_tgi_lists_json(ctx, s, 1);
+                ngx_http_llm_tgi_details_json(ctx, s);
                 ngx_http_llm_buf_lit(b, "}");
             }
 

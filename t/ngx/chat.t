@@ -6,6 +6,7 @@ use warnings;
 use lib 't/lib';
 use utf8;
 
+use Encode ();
 use JSON::PP ();
 use Test::More;
 
@@ -96,6 +97,7 @@ subtest 'chunks' => sub {
 };
 
 subtest 'logprobs' => sub {
+    my @part;
     my %p = (@hi, max_tokens => 5, temperature => 0.7, top_k => 2, seed => 3, logprobs => $true);
     my $c = chat('', %p, top_logprobs => 3)->json->{choices}[0]{logprobs}{content};
     is scalar(@$c), 5, 'one entry a token';
@@ -104,6 +106,13 @@ subtest 'logprobs' => sub {
     is_deeply [ unpack 'C*', do { my $t = $c->[0]{token}; utf8::encode($t); $t } ], $c->[0]{bytes}, 'bytes'
         if $c->[0]{token} !~ /\x{fffd}/;
     is_deeply chat('', %p)->json->{choices}[0]{logprobs}{content}[0]{top_logprobs}, [], 'none asked for';
+    my $part = $http->post('/tokenize', { content => 'é日' })->json->{tokens};
+    for my $id (@$part) {
+        my $t = chat('', @hi, max_tokens => 1, temperature => 0, logprobs => $true, logit_bias => { $id => 100 })
+            ->json->{choices}[0]{logprobs}{content}[0];
+        push @part, @{ $t->{bytes} };
+    }
+    is_deeply \@part, [ unpack 'C*', Encode::encode('UTF-8', 'é日') ], 'bytes of tokens that are parts of characters';
     my @e = @{ chat('', %p, top_logprobs => 3, stream => $true)->data };
     pop @e;
     is_deeply [ map { @{ $_->{choices}[0]{logprobs}{content} || [] } } @e ], $c, 'the same in a stream';

@@ -238,8 +238,42 @@ subtest 'suffix' => sub {
         'Suffix is not supported and can be achieved by preprocessing the prompt.', 'suffix not supported' ], 'no tokens for it';
 };
 
+subtest 'native details' => sub {
+    my %p = (max_new_tokens => 8, seed => 4, temperature => 1.3, top_k => 40, top_n_tokens => 3);
+    my $want = $http->post('/generate', { inputs => 'Hello', parameters => { %p, details => $true, decoder_input_details => $true } })
+        ->json->{details};
+    my $c = complete('', prompt => 'Hello', %p, details => $true, decoder_input_details => $true)->json->{choices}[0];
+    is_deeply $c->{details}, $want, 'of a choice: those of /generate';
+    ok !exists complete('', prompt => 'Hello', %p)->json->{choices}[0]{details}, 'only when asked for';
+    is_deeply complete('', prompt => 'Hello', %p, details => $true)->json->{choices}[0]{details}{prefill}, [], 'no prompt unless asked for';
+    my @many = @{ complete('', prompt => [ 'Hello', 'abc' ], n => 2, %p, details => $true)->json->{choices} };
+    is_deeply [ map { scalar @{ $_->{details}{tokens} } } @many ], [ map { $_->{details}{generated_tokens} } @many ], 'of all choices';
+    my @native = map { { %$_ } } @{ $http->post('/generate_stream', { inputs => 'Hello', parameters => { %p, details => $true } })->data };
+    for ([ model => 'http://127.0.0.1/x', details => $true ], [ details => $true ], [ model => 'https://a', details => $true, stop => 'zzzz' ]) {
+        my @e = @{ complete('', prompt => 'Hello', %p, stream => $true, @$_)->data };
+        pop @e;
+        is_deeply [ map { my $e = $_; +{ map { $_ => $e->{$_} } qw(token top_tokens generated_text details) } } @e ],
+            [ map { my $e = $_; +{ map { $_ => $e->{$_} } qw(token top_tokens generated_text details) } } @native ], "a chunk is an event: @$_[0, 1]";
+        is join('', map { $_->{choices}[0]{text} } @e), $native[-1]{generated_text}, 'and its texts are the text';
+    }
+    my @e = @{ complete('', prompt => 'Hello', %p, stream => $true)->data };
+    ok !(grep { ref && exists $_->{token} } @e), 'not for others';
+    # a unit of several tokens: the stop string holds them back
+    my $id = $http->post('/tokenize', { content => 'on' })->json->{tokens}[-1];
+    my $one = complete('', prompt => 'a', max_tokens => 1, temperature => 0, logit_bias => { $id => 100 })->json->{choices}[0]{text};
+    @e = @{ complete('', prompt => 'a', max_tokens => 4, temperature => 0, stop => "$one${one}xyz", logit_bias => { $id => 100 }, stream => $true,
+        model => 'http://a')->data };
+    pop @e;
+    is_deeply [ map { $_->{token}{text} } @e ], [ ($one) x 4 ], 'an event for each token that was held back';
+    is join('', map { $_->{choices}[0]{text} } @e), $one x 4, 'the text once';
+};
+
 subtest 'refused' => sub {
     for (
+        [ { prompt => 'a', logprobs => 1, top_n_tokens => 2 }, V . '`top_n_tokens` is not supported with `logprobs`' ],
+        [ { prompt => 'a', top_n_tokens => 21 }, V . '`top_n_tokens` must be >= 0 and <= 20. Given: 21' ],
+        [ { prompt => 'a', decoder_input_details => $true, stream => $true },
+            V . '`decoder_input_details` == true is not supported when streaming tokens' ],
         [ {}, D . 'missing field `prompt`' ],
         [ { prompt => 5 }, D . 'prompt: invalid value: integer `5`, expected a string, a sequence of strings, of token ids '
             . 'or of sequences of token ids' ],
