@@ -60,6 +60,7 @@ struct ngx_http_llm_codec_s {
 extern const ngx_http_llm_codec_t  ngx_http_llm_tgi_codec;
 extern const ngx_http_llm_codec_t  ngx_http_llm_chat_codec;
 extern const ngx_http_llm_codec_t  ngx_http_llm_completions_codec;
+extern const ngx_http_llm_codec_t  ngx_http_llm_responses_codec;
 extern const ngx_http_llm_codec_t  ngx_http_llm_invocations_codec;
 
 

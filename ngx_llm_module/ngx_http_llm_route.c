@@ -51,6 +51,12 @@ static const ngx_http_llm_path_t  ngx_http_llm_paths[] = {
     { ngx_string("/completions"), NGX_HTTP_POST,
       NGX_HTTP_LLM_COMPLETIONS, &ngx_http_llm_completions_codec },
 
+    { ngx_string("/v1/responses"), NGX_HTTP_POST,
+      NGX_HTTP_LLM_RESPONSES, &ngx_http_llm_responses_codec },
+
+    { ngx_string("/responses"), NGX_HTTP_POST,
+      NGX_HTTP_LLM_RESPONSES, &ngx_http_llm_responses_codec },
+
     { ngx_string("/invocations"), NGX_HTTP_POST,
       NGX_HTTP_LLM_INVOCATIONS, &ngx_http_llm_invocations_codec },
 

@@ -18,7 +18,7 @@ LLM::Nginx::skip_all('the module is not built') unless LLM::Nginx::available();
 my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 my $n = LLM::Nginx->new;
 $n->conf(<<'EOC');
-    llm_model m { weights %%ROOT%%/t/fixtures/gguf/smollm2-Q4_1.gguf; context 256; kv_cache 32m; }
+    llm_model m { weights %%ROOT%%/t/fixtures/gguf/smollm2-Q4_1.gguf; context 1024; kv_cache 64m; }
     server {
         listen 127.0.0.1:%%PORT%%;
         location / { llm_pass m; llm_max_best_of 3; }
@@ -137,6 +137,13 @@ subtest 'answers' => sub {
         [ 'completion stream' => '/v1/completions', { prompt => 'a', max_tokens => 2, logprobs => 1, echo => $true, stream => $true,
             stream_options => { include_usage => $true } } ],
         [ 'completion stream of a JavaScript client' => '/v1/completions', { model => 'http://x', prompt => 'a', max_tokens => 2, stream => $true } ],
+        [ response       => '/v1/responses', { input => 'hi', max_output_tokens => 3, instructions => 'x', metadata => { a => 'b' } } ],
+        [ 'response stream' => '/v1/responses', { input => [ { role => 'user', content => [ { type => 'input_text', text => 'a' } ] } ], max_output_tokens => 3, stream => $true } ],
+        [ 'response nulls' => '/v1/responses', { (map { $_ => undef } keys %{ $doc->{components}{schemas}{ResponsesRequest}{properties} }), input => 'a', max_output_tokens => 3 } ],
+        [ calls          => '/v1/responses', { input => 'a', stream => $true, tool_choice => 'required', tools => [ { type => 'function', name => 'f',
+            parameters => { type => 'object', properties => { c => { enum => ['x'] } }, required => ['c'], additionalProperties => $false } } ] } ],
+        [ 'chat calls'   => '/v1/chat/completions', { @hi, max_tokens => undef, stream => $true, tool_choice => 'required', tools => [ { type => 'function',
+            function => { name => 'f', parameters => { type => 'object', properties => { c => { enum => ['x'] } }, required => ['c'], additionalProperties => $false } } } ] } ],
         [ 'invocations'  => '/invocations', {@hi} ],
         [ 'invocations'  => '/invocations', { prompt => 'a', max_tokens => 2, stream => $true } ],
         [ tokens         => '/tokenize', { prompt => 'a b' } ],
@@ -159,7 +166,7 @@ subtest 'bodies that do not fit are refused, and with the documented error' => s
             5, [], 'x', { temperature => 0 }, { temperature => 'x' }, { temperature => $true }, { top_k => 0 }, { top_k => 1.5 }, { top_k => 2**31 },
             { top_p => 0 }, { top_p => 1 }, { typical_p => 1 }, { min_p => 1.1 }, { best_of => 4 }, { max_new_tokens => 0 }, { max_new_tokens => 2**32 },
             { do_sample => 1 }, { details => 'yes' }, { seed => -1 }, { seed => 'x' }, { stop => 5 }, { stop => [5] }, { stop => [ ('x') x 17 ] },
-            { truncate => 0 }, { truncate => 256 }, { top_n_tokens => 21 }, { logit_bias => 5 }, { logit_bias => [ [1] ] }, { logit_bias => { x => 1 } },
+            { truncate => 0 }, { truncate => 1024 }, { top_n_tokens => 21 }, { logit_bias => 5 }, { logit_bias => [ [1] ] }, { logit_bias => { x => 1 } },
             { logit_bias => { 1 => 101 } }, { frequency_penalty => -2.1 }, { repetition_penalty => 0 }, { grammar => 5 }, { grammar => { type => 'x' } },
             { adapter_id => 5 }, { watermark => 1 }) ],
         '/generate_stream' => [ { inputs => 'a', parameters => { best_of => 2, do_sample => $true } }, { inputs => 'a', parameters => { decoder_input_details => $true } } ],
@@ -173,6 +180,10 @@ subtest 'bodies that do not fit are refused, and with the documented error' => s
         '/v1/completions' => [ {}, { prompt => 5 }, { prompt => [] }, { prompt => [ [] ] }, { prompt => [ 'a', 5 ] }, { prompt => [ 5, 'a' ] },
             { prompt => [-1] }, { prompt => [1_000_000] }, { prompt => [ ('a') x 33 ] }, (map { { prompt => 'a', %$_ } } { logprobs => 21 }, { logprobs => 'x' },
             { best_of => 4 }, { suffix => 5 }, { echo => 5 }, { n => 0 }) ],
+        '/v1/responses'  => [ {}, { input => 5 }, { input => [] }, { input => [5] }, { input => [ { role => 5, content => 'a' } ] }, { input => [ { role => 'user', content => 5 } ] },
+            { input => [ { type => 'x' } ] }, (map { { input => 'a', %$_ } } { instructions => 5 }, { previous_response_id => 'x' }, { background => $true }, { background => 'x' },
+            { include => ['x'] }, { include => 5 }, { truncation => 'auto' }, { tools => 5 }, { tools => [5] }, { tools => [ { type => 'x' } ] }, { text => 5 }, { temperature => -1 },
+            { max_output_tokens => 0 }, { text => { format => 5 } }, { text => { format => { type => 'x' } } }, { reasoning => 5 }, { tool_choice => { type => 'x' } }) ],
         '/vertex'        => [ {}, { instances => [] }, { instances => 5 }, { instances => [5] }, { instances => [ {} ] } ],
         '/invocations'   => [ {}, { inputs => 5 } ],
         '/tokenize'      => [ {}, { inputs => 5 }, { prompt => 5 }, { content => [] }, { messages => [] } ],
