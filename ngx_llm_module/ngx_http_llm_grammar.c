@@ -149,7 +149,9 @@ ngx_http_llm_grammar_read(ngx_http_llm_ctx_t *ctx, json_t *grammar,
             continue;
         }
 
-        if (!json_is_string(value) && !(schema && json_is_object(value))) {
+        if (!json_is_string(value)
+            && !(schema && (json_is_object(value) || json_is_boolean(value))))
+        {
             return ngx_http_llm_json_mismatch(ctx, path, form->paths[i],
                                               value,
                                               schema ? "a JSON schema"
