@@ -61,6 +61,7 @@ extern const ngx_http_llm_codec_t  ngx_http_llm_tgi_codec;
 extern const ngx_http_llm_codec_t  ngx_http_llm_chat_codec;
 extern const ngx_http_llm_codec_t  ngx_http_llm_completions_codec;
 extern const ngx_http_llm_codec_t  ngx_http_llm_responses_codec;
+extern const ngx_http_llm_codec_t  ngx_http_llm_embeddings_codec;
 extern const ngx_http_llm_codec_t  ngx_http_llm_invocations_codec;
 
 
@@ -206,6 +207,16 @@ const char *ngx_http_llm_openai_reason(ngx_http_llm_sequence_t *s);
 ngx_int_t ngx_http_llm_completions_decode(ngx_http_llm_ctx_t *ctx,
     json_t *root);
 ngx_int_t ngx_http_llm_completions_prompt(ngx_http_llm_ctx_t *ctx);
+
+/*
+ * Whether field name of root is a string, token ids, a list of either, or
+ * null; ctx->error otherwise.
+ */
+ngx_int_t ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx,
+    json_t *root, const char *name);
+/* The checked field of that name to ctx->prompts. */
+ngx_int_t ngx_http_llm_completions_prompts(ngx_http_llm_ctx_t *ctx,
+    const char *name);
 
 
 /* ------------------------------------------------ ngx_http_llm_request.c */

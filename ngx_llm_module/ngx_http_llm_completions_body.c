@@ -12,10 +12,8 @@
 static ngx_int_t ngx_http_llm_completions_logprobs(ngx_http_llm_ctx_t *ctx,
     json_t *root);
 static ngx_int_t ngx_http_llm_completions_choices(ngx_http_llm_ctx_t *ctx);
-static ngx_int_t ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx,
-    json_t *root);
 static ngx_int_t ngx_http_llm_completions_check_ids(ngx_http_llm_ctx_t *ctx,
-    json_t *ids);
+    const char *name, json_t *ids);
 static ngx_int_t ngx_http_llm_completions_one(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_prompt_t *prompt, json_t *value);
 static ngx_int_t ngx_http_llm_completions_ids(ngx_http_llm_ctx_t *ctx,
@@ -54,7 +52,7 @@ ngx_http_llm_completions_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
            != NGX_OK
         || ngx_http_llm_completions_logprobs(ctx, root) != NGX_OK
         || ngx_http_llm_completions_choices(ctx) != NGX_OK
-        || ngx_http_llm_completions_check(ctx, root) != NGX_OK)
+        || ngx_http_llm_completions_check(ctx, root, "prompt") != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -166,21 +164,20 @@ ngx_http_llm_completions_choices(ngx_http_llm_ctx_t *ctx)
 }
 
 
-/* whether the prompt has one of the four forms, or is null */
-
-static ngx_int_t
-ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx, json_t *root)
+ngx_int_t
+ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx, json_t *root,
+    const char *name)
 {
     size_t        i, n;
     json_t       *prompt, *first, *value;
     json_type     type;
 
-    prompt = json_object_get(root, "prompt");
+    prompt = json_object_get(root, name);
 
     if (prompt == NULL) {
         return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
                                  "Failed to deserialize the JSON body into "
-                                 "the target type: missing field `prompt`");
+                                 "the target type: missing field `%s`", name);
     }
 
     if (json_is_string(prompt)) {
@@ -193,7 +190,7 @@ ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx, json_t *root)
     }
 
     if (!json_is_array(prompt)) {
-        return ngx_http_llm_json_mismatch(ctx, "", "prompt", prompt,
+        return ngx_http_llm_json_mismatch(ctx, "", name, prompt,
                                           "a string, a sequence of strings, "
                                           "of token ids or of sequences of "
                                           "token ids");
@@ -203,14 +200,14 @@ ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx, json_t *root)
 
     if (n == 0) {
         return ngx_http_llm_invalid(ctx, "Empty array detected. Do not use "
-                                    "an empty array for the prompt.");
+                                    "an empty array for the %s.", name);
     }
 
     first = json_array_get(prompt, 0);
     type = json_typeof(first);
 
     if (type != JSON_STRING && type != JSON_ARRAY) {
-        return ngx_http_llm_completions_check_ids(ctx, prompt);
+        return ngx_http_llm_completions_check_ids(ctx, name, prompt);
     }
 
     if (n > (size_t) ctx->conf->max_client_batch_size) {
@@ -224,13 +221,13 @@ ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx, json_t *root)
         value = json_array_get(prompt, i);
 
         if (json_typeof(value) != type) {
-            return ngx_http_llm_json_mismatch(ctx, "", "prompt", value,
+            return ngx_http_llm_json_mismatch(ctx, "", name, value,
                                               type == JSON_STRING
                                               ? "a string" : "a sequence");
         }
 
         if (type == JSON_ARRAY
-            && ngx_http_llm_completions_check_ids(ctx, value) != NGX_OK)
+            && ngx_http_llm_completions_check_ids(ctx, name, value) != NGX_OK)
         {
             return NGX_ERROR;
         }
@@ -241,17 +238,19 @@ ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx, json_t *root)
 
 
 static ngx_int_t
-ngx_http_llm_completions_check_ids(ngx_http_llm_ctx_t *ctx, json_t *ids)
+ngx_http_llm_completions_check_ids(ngx_http_llm_ctx_t *ctx,
+    const char *name, json_t *ids)
 {
     size_t     i;
     json_t    *id;
+    int64_t    n;
     uint32_t   n_vocab;
 
     n_vocab = llm_model_info(ctx->instance->model)->n_vocab;
 
     if (ctx->conf->prompt_hook) {
-        return ngx_http_llm_invalid(ctx, "`prompt` as token ids is not "
-                                    "supported with a prompt hook");
+        return ngx_http_llm_invalid(ctx, "`%s` as token ids is not "
+                                    "supported with a prompt hook", name);
     }
 
     if (ctx->params.suffix.data) {
@@ -261,20 +260,20 @@ ngx_http_llm_completions_check_ids(ngx_http_llm_ctx_t *ctx, json_t *ids)
 
     if (json_array_size(ids) == 0) {
         return ngx_http_llm_invalid(ctx, "Empty array detected. Do not use "
-                                    "an empty array for the prompt.");
+                                    "an empty array for the %s.", name);
     }
 
     for (i = 0; i < json_array_size(ids); i++) {
         id = json_array_get(ids, i);
 
-        if (!json_is_integer(id)) {
-            return ngx_http_llm_json_mismatch(ctx, "", "prompt", id, "u32");
+        if (ngx_http_llm_json_integer(id, &n) != NGX_OK) {
+            return ngx_http_llm_json_mismatch(ctx, "", name, id, "u32");
         }
 
-        if (json_integer_value(id) < 0 || json_integer_value(id) >= n_vocab) {
-            return ngx_http_llm_invalid(ctx, "`prompt` token ids must be >= 0 "
-                                        "and < %uD. Given: %L", n_vocab,
-                                        (int64_t) json_integer_value(id));
+        if (n < 0 || n >= n_vocab) {
+            return ngx_http_llm_invalid(ctx, "`%s` token ids must be >= 0 "
+                                        "and < %uD. Given: %L", name, n_vocab,
+                                        n);
         }
     }
 
@@ -285,11 +284,18 @@ ngx_http_llm_completions_check_ids(ngx_http_llm_ctx_t *ctx, json_t *ids)
 ngx_int_t
 ngx_http_llm_completions_prompt(ngx_http_llm_ctx_t *ctx)
 {
+    return ngx_http_llm_completions_prompts(ctx, "prompt");
+}
+
+
+ngx_int_t
+ngx_http_llm_completions_prompts(ngx_http_llm_ctx_t *ctx, const char *name)
+{
     size_t       i;
     json_t      *prompt;
     ngx_uint_t   n, list;
 
-    prompt = json_object_get(ctx->hooked ? ctx->hooked : ctx->json, "prompt");
+    prompt = json_object_get(ctx->hooked ? ctx->hooked : ctx->json, name);
 
     list = json_is_array(prompt)
            && !json_is_number(json_array_get(prompt, 0));
@@ -353,6 +359,7 @@ ngx_http_llm_completions_ids(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_prompt_t *prompt, json_t *value)
 {
     size_t                   i, n, skip;
+    int64_t                  id;
     ngx_http_llm_params_t   *p;
     const llm_model_info_t  *info;
 
@@ -389,8 +396,10 @@ ngx_http_llm_completions_ids(ngx_http_llm_ctx_t *ctx,
     }
 
     for (i = 0; i < n; i++) {
-        prompt->tokens[i] = json_integer_value(json_array_get(value,
-                                                              skip + i));
+        id = 0;     /* checked already */
+        (void) ngx_http_llm_json_integer(json_array_get(value, skip + i),
+                                         &id);
+        prompt->tokens[i] = (int32_t) id;
     }
 
     /* what is too long is refused soon, without its text */

@@ -103,6 +103,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     conf->watermark = NGX_CONF_UNSET_PTR;
     conf->stream_errors = NGX_CONF_UNSET_UINT;
     conf->error_format = NGX_CONF_UNSET_UINT;
+    conf->pooling = NGX_CONF_UNSET_UINT;
     conf->sse_keepalive = NGX_CONF_UNSET_MSEC;
     conf->generation_timeout = NGX_CONF_UNSET_MSEC;
     conf->queue_timeout = NGX_CONF_UNSET_MSEC;
@@ -163,6 +164,7 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_uint_value(conf->stream_errors, prev->stream_errors, 0);
     ngx_conf_merge_uint_value(conf->error_format, prev->error_format,
                               NGX_HTTP_LLM_FORMAT_AUTO);
+    ngx_conf_merge_uint_value(conf->pooling, prev->pooling, LLM_EMBED_MEAN);
     ngx_conf_merge_msec_value(conf->sse_keepalive, prev->sse_keepalive,
                               15000);
     ngx_conf_merge_msec_value(conf->generation_timeout,

@@ -164,6 +164,10 @@ ngx_http_llm_engine_submit(ngx_http_llm_ctx_t *ctx)
     conf.constraint = ctx->constraint;
     conf.top_raw = p->logprobs;
 
+    if (ctx->route == NGX_HTTP_LLM_EMBEDDINGS) {
+        conf.embed = ctx->conf->pooling;
+    }
+
     ctx->sequences = ngx_pcalloc(ctx->request->pool, ctx->n_sequences
                                  * sizeof(ngx_http_llm_sequence_t));
     if (ctx->sequences == NULL) {

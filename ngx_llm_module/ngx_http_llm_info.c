@@ -244,9 +244,11 @@ ngx_http_llm_model_json(ngx_http_llm_ctx_t *ctx)
     ngx_http_llm_buf_lit(b, ",\"license\":");
     ngx_http_llm_buf_json(b, info->license, ngx_strlen(info->license));
     ngx_http_llm_buf_printf(b, "},\"providers\":[{\"context_length\":%i"
-                            ",\"supports_tools\":false}]"
+                            ",\"supports_tools\":%s}]"
                             ",\"architecture\":{\"input_modalities\":"
-                            "[\"text\"]}}", ctx->conf->max_total_tokens);
+                            "[\"text\"]}}", ctx->conf->max_total_tokens,
+                            (ctx->model->template.len && ctx->conf->grammar)
+                            ? "true" : "false");
 }
 
 

@@ -68,6 +68,13 @@ static ngx_conf_enum_t  ngx_http_llm_error_formats[] = {
 };
 
 
+static ngx_conf_enum_t  ngx_http_llm_poolings[] = {
+    { ngx_string("mean"), LLM_EMBED_MEAN },
+    { ngx_string("last"), LLM_EMBED_LAST },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_command_t  ngx_http_llm_commands[] = {
 
     { ngx_string("llm_model"),
@@ -89,6 +96,7 @@ static ngx_command_t  ngx_http_llm_commands[] = {
                                NGX_HTTP_LLM_GENERATE_STREAM),
     ngx_http_llm_route_command("llm_chat_completions", NGX_HTTP_LLM_CHAT),
     ngx_http_llm_route_command("llm_completions", NGX_HTTP_LLM_COMPLETIONS),
+    ngx_http_llm_route_command("llm_embeddings", NGX_HTTP_LLM_EMBEDDINGS),
     ngx_http_llm_route_command("llm_tokenize", NGX_HTTP_LLM_TOKENIZE),
     ngx_http_llm_route_command("llm_info", NGX_HTTP_LLM_INFO),
     ngx_http_llm_route_command("llm_models", NGX_HTTP_LLM_MODELS),
@@ -177,6 +185,13 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, error_format),
       &ngx_http_llm_error_formats },
+
+    { ngx_string("llm_embedding_pooling"),
+      NGX_HTTP_LLM_ALL|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, pooling),
+      &ngx_http_llm_poolings },
 
     { ngx_string("llm_sse_keepalive"),
       NGX_HTTP_LLM_ALL|NGX_CONF_TAKE1,

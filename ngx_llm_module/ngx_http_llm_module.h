@@ -105,6 +105,7 @@ typedef struct {
     ngx_http_llm_watermark_t  *watermark;
     ngx_uint_t                 stream_errors;   /* 1: as events */
     ngx_uint_t                 error_format;    /* ngx_http_llm_format_e */
+    ngx_uint_t                 pooling;         /* llm_pooling_t */
     ngx_msec_t                 sse_keepalive;
     ngx_msec_t                 generation_timeout;
     ngx_msec_t                 queue_timeout;   /* 0: none */
@@ -168,6 +169,7 @@ typedef enum {
     NGX_HTTP_LLM_CHAT,
     NGX_HTTP_LLM_COMPLETIONS,
     NGX_HTTP_LLM_RESPONSES,
+    NGX_HTTP_LLM_EMBEDDINGS,
     NGX_HTTP_LLM_INVOCATIONS,
     NGX_HTTP_LLM_LAST_COUNTED = NGX_HTTP_LLM_INVOCATIONS,
     NGX_HTTP_LLM_VERTEX,
@@ -263,6 +265,8 @@ typedef struct {
 
     ngx_str_t                  suffix;      /* data NULL: none */
     ngx_http_llm_grammar_t     grammar;
+    ngx_str_t                  encoding;    /* of embeddings */
+    uint64_t                   dimensions;
 
     ngx_str_t                 *stop;
     ngx_uint_t                 n_stop;

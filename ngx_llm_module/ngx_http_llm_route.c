@@ -57,6 +57,12 @@ static const ngx_http_llm_path_t  ngx_http_llm_paths[] = {
     { ngx_string("/responses"), NGX_HTTP_POST,
       NGX_HTTP_LLM_RESPONSES, &ngx_http_llm_responses_codec },
 
+    { ngx_string("/v1/embeddings"), NGX_HTTP_POST,
+      NGX_HTTP_LLM_EMBEDDINGS, &ngx_http_llm_embeddings_codec },
+
+    { ngx_string("/embeddings"), NGX_HTTP_POST,
+      NGX_HTTP_LLM_EMBEDDINGS, &ngx_http_llm_embeddings_codec },
+
     { ngx_string("/invocations"), NGX_HTTP_POST,
       NGX_HTTP_LLM_INVOCATIONS, &ngx_http_llm_invocations_codec },
 

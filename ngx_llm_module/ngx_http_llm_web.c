@@ -101,6 +101,10 @@ ngx_http_llm_web_value(ngx_http_llm_ctx_t *ctx, const u_char *p, size_t len)
         ngx_http_llm_buf_printf(b, "%uD",
                             llm_model_info(ctx->instance->model)->n_vocab - 1);
 
+    } else if (ngx_http_llm_web_is(p, len, "n_embd")) {
+        ngx_http_llm_buf_printf(b, "%uD",
+                                llm_model_info(ctx->instance->model)->n_embd);
+
     } else if (ngx_http_llm_web_is(p, len, "version")) {
         ngx_http_llm_buf_lit(b, "\"" LLM_VERSION "\"");
 

@@ -76,7 +76,7 @@ subtest '/info' => sub {
 };
 
 subtest '404 and 405' => sub {
-    for my $path (qw(/nothing /generatex /noslashgenerate /llm/v2/chat /v1/embeddings /v1/models/other /re/generate)) {
+    for my $path (qw(/nothing /generatex /noslashgenerate /llm/v2/chat /v1/images /v1/models/other /re/generate)) {
         my $x = $http->request($path =~ /models/ ? 'GET' : 'POST', $path, json => \%body);
         is $x->status, 404, "404 $path";
         my $e = $x->json->{error};
