@@ -18,6 +18,8 @@ static ngx_int_t ngx_http_llm_embeddings_inputs(ngx_http_llm_ctx_t *ctx,
 static ngx_int_t ngx_http_llm_embeddings_prompt(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_embeddings_prefill(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
+static void ngx_http_llm_embeddings_numbers(ngx_http_llm_buf_t *b,
+    const float *values, uint32_t n);
 static void ngx_http_llm_embeddings_base64(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_buf_t *b, const float *values, uint32_t n);
 static void ngx_http_llm_embeddings_unit(ngx_http_llm_ctx_t *ctx,
@@ -162,6 +164,11 @@ ngx_http_llm_embeddings_prefill(ngx_http_llm_ctx_t *ctx,
         sum += (double) values[i] * values[i];
     }
 
+    if (!isfinite(sum)) {
+        ctx->out.failed = 1;
+        return;
+    }
+
     norm = (sum > 0) ? (float) sqrt(sum) : 1;
 
     for (i = 0; i < n; i++) {
@@ -173,18 +180,51 @@ ngx_http_llm_embeddings_prefill(ngx_http_llm_ctx_t *ctx,
         return;
     }
 
-    ngx_http_llm_buf_lit(&s->json, "[");
+    ngx_http_llm_embeddings_numbers(&s->json, scaled, n);
+}
+
+
+/*
+ * Eleven decimals, which is closer than a float of this size is exact and
+ * takes a tenth of the time of its shortest form.
+ */
+
+static void
+ngx_http_llm_embeddings_numbers(ngx_http_llm_buf_t *b, const float *values,
+    uint32_t n)
+{
+    u_char    *p, *start;
+    uint32_t   i;
+    uint64_t   fixed;
+
+    start = ngx_http_llm_buf_reserve(b, (size_t) n
+                                        * (sizeof("-1.00000000000,") - 1)
+                                        + 2);
+    if (start == NULL) {
+        return;
+    }
+
+    p = start;
+    *p++ = '[';
 
     for (i = 0; i < n; i++) {
 
         if (i) {
-            ngx_http_llm_buf_lit(&s->json, ",");
+            *p++ = ',';
         }
 
-        ngx_http_llm_buf_f32(&s->json, scaled[i]);
+        if (values[i] < 0) {
+            *p++ = '-';
+        }
+
+        fixed = (uint64_t) (fabs((double) values[i]) * 1e11 + 0.5);
+
+        p = ngx_sprintf(p, "%uL.%011uL", fixed / 100000000000,
+                        fixed % 100000000000);
     }
 
-    ngx_http_llm_buf_lit(&s->json, "]");
+    *p++ = ']';
+    b->len += p - start;
 }
 
 
