@@ -179,24 +179,37 @@ subtest 'clients that leave while a grammar is compiled' => sub {
 
 subtest 'the leader dies in the middle' => sub {
     my $want = '(?:[a-z]{4} [0-9]{4}\n){40}';
-    my @x = map { $http->send(POST => '/generate_stream', json => { inputs => 'abc', parameters => {
-        max_new_tokens => 480, do_sample => $true, seed => $_, details => $true, grammar => regex($want) } }) } 1 .. 6;
+    my @requests = ((map { [ '/generate_stream', { inputs => 'abc', parameters => {
+        max_new_tokens => 480, do_sample => $true, seed => $_, details => $true, grammar => regex($want) } } ] } 1 .. 6),
+        [ '/v1/chat/completions', { @hi, stream => $true, seed => 1, max_tokens => 300, tool_choice => 'required',
+            tools => [ { type => 'function', function => { name => 'f', parameters => { type => 'object', properties => {
+                x => { type => 'string', minLength => 150, maxLength => 200 } }, required => ['x'] } } } ] } ]);
+    my $texts = sub {    # ids and times differ
+        my ($x) = @_;
+        return [ map { ref $_ ? $_->{choices} ? $_->{choices}[0]{delta} : $_ : $_ } @{ $x->data } ];
+    };
+    my @calm = map { $texts->($http->post(@$_)) } @requests;
+    my @x = map { $http->send(POST => $_->[0], json => $_->[1]) } @requests;
     $_->event(20) for @x;
     my ($leader) = $http->get('/metrics')->body =~ /^llm_leader_pid\{[^}]*\} (\d+)/m;
     $n->kill_pid(KILL => $leader);
     LLM::HTTP::wait_all(60, @x);
     my ($lived, $cut) = (0, 0);
-    for my $x (@x) {
-        my @e = @{ $x->data };
+    for my $i (0 .. $#x) {
+        my $x = $x[$i];
         if (!$x->complete) { $cut++; next }    # its own worker died
         $lived++;
+        my @e = @{ $texts->($x) };
+        for my $d ($calm[$i], \@e) { delete $_->{id} for map { ref $_ ? @{ $_->{tool_calls} || [] } : () } @$d }
+        is_deeply \@e, $calm[$i], "stream $i: what another worker serves is that of a calm server";
+        next if $i == 6;
         my $text = $e[-1]{generated_text};
         my $reason = $e[-1]{details}{finish_reason};
-        ok $reason eq 'length' || $text =~ /\A$want\z/, "what another worker serves goes on and matches ($reason)"
+        ok $reason eq 'length' || $text =~ /\A$want\z/, "and matches ($reason)"
             or diag explain $e[-1];
         ok $text =~ /\A(?:[a-z]{4} [0-9]{4}\n)*(?:[a-z]{0,4}|[a-z]{4} [0-9]{0,4})\z/, 'all of it' or diag $text;
     }
-    ok $lived + $cut == 6, "$lived streams went on, $cut had been its clients";
+    ok $lived + $cut == 7, "$lived streams went on, $cut had been its clients";
     like generate(regex('[a-c]{3}'))->json->{generated_text}, qr/\A[a-c]{3}\z/, 'and new requests are served';
 };
 

@@ -81,6 +81,10 @@ EOC
         location /plain/ { llm_pass plain; }
         location /prompt/ { llm_pass plain; llm_tool_prompt "Call one of these."; }
         location /off/ { llm_pass qwen; llm_grammar off; }
+        location /held/ {
+            llm_pass qwen;
+            llm_output_by_lua_block { local piece, last = ... if last or #piece > 23 then return piece end }
+        }
         location /hook/ { llm_pass qwen; llm_output_by_lua_block { local piece = ... return (piece:gsub("[0-9]", "7")) } }
 EOC2
 $n->start;
@@ -207,6 +211,9 @@ subtest 'auto' => sub {
         is $@, '', 'chunks';
         is_deeply [ plain_calls($s), $s->{content} // '', $reason ], [ plain_calls($m), $m->{content} // '', $c->{finish_reason} ],
             'the same in a stream' or diag $raw;
+        ($s, $reason) = eval { collect(chat('/held', %p, seed => $seed, stream => $true)) };
+        is_deeply [ plain_calls($s), $s->{content} // '', $reason ], [ plain_calls($m), $m->{content} // '', $c->{finish_reason} ],
+            'the same in other pieces' or diag $raw;
         delete $last->{role};
         is_deeply $last, @want ? { tool_calls => [ { index => $#want, function => { arguments => '' } } ] } : { content => '' },
             'the last delta' unless $cut;
