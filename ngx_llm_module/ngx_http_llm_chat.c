@@ -151,9 +151,10 @@ ngx_int_t
 ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
     ngx_str_t *prompt)
 {
-    json_t     *vars;
-    ngx_int_t   rc;
-    ngx_str_t   err, last;
+    json_t                *vars;
+    ngx_int_t              rc;
+    ngx_str_t              err, last;
+    ngx_http_llm_tools_t  *t;
 
     if (ctx->model->template.len == 0) {
         return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_TEMPLATE,
@@ -178,7 +179,19 @@ ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
     json_decref(vars);
 
     if (rc == NGX_OK) {
-        return NGX_OK;
+        t = ctx->tools;
+
+        /* some templates take tools from elsewhere, or leave them out */
+
+        if (t->n_tools == 0 || t->choice == NGX_HTTP_LLM_TOOLS_NONE || t->note
+            || ngx_strnstr(prompt->data, (char *) t->tools[0].name.data,
+                           prompt->len))
+        {
+            return NGX_OK;
+        }
+
+        t->note = 1;
+        return ngx_http_llm_chat_render(ctx, root, prompt);
     }
 
     if (rc == NGX_DECLINED) {

@@ -97,8 +97,17 @@ ngx_http_llm_tools_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
         return NGX_ERROR;
     }
 
-    return ngx_http_llm_tools_choose(ctx, t, root,
-                                     old ? "function_call" : "tool_choice");
+    if (ngx_http_llm_tools_choose(ctx, t, root,
+                                  old ? "function_call" : "tool_choice")
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    t->note = (t->choice != NGX_HTTP_LLM_TOOLS_NONE
+               && !ngx_http_llm_chat_knows(ctx, "tools"));
+
+    return NGX_OK;
 }
 
 
@@ -360,9 +369,7 @@ ngx_http_llm_tools_note(ngx_http_llm_ctx_t *ctx, json_t *root,
         return;
     }
 
-    if (t->choice != NGX_HTTP_LLM_TOOLS_NONE
-        && !ngx_http_llm_chat_knows(ctx, "tools"))
-    {
+    if (t->note) {
         list = ngx_http_llm_tools_list(root);
         if (list == NULL) {
             b->failed = 1;

@@ -66,6 +66,7 @@ struct ngx_http_llm_tools_s {
     const ngx_http_llm_syntax_t    *syntax;     /* NULL: no calls to read */
     const ngx_http_llm_thinking_t  *thinking;   /* NULL: no thoughts */
     ngx_str_t                  end;     /* of a last call: suffix and close */
+    unsigned                   note:1;      /* the template shows none */
     unsigned                   thinks:1;    /* thoughts come first */
     unsigned                   whole:1;     /* a call or text, not both */
 };

@@ -47,6 +47,7 @@ EOT2
     $family{$name}[2] = "location /$name/ { llm_pass $name; }\n";
 }
 $n->write_file('plain.jinja', '{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}');
+$n->write_file('blind.jinja', '{% for m in messages %}<{{ m.role }}>{{ m.tools }}{{ m.content }}{% endfor %}');
 $n->write_file('qwen.jinja', "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{{ tools | tojson if tools }}"
     . "<|im_start|>assistant\n{# <tool_call> </tool_call> #}");
 
@@ -70,6 +71,7 @@ for my $file (qw(config.json generation_config.json model.safetensors tokenizer_
     File::Copy::copy($from, $n->dir . "/special/$file") or die "$from: $!\n";
 }
 $n->conf(<<"EOC" . $conf . <<'EOC2' . join('', map { $_->[2] } values %family) . "}\n");
+    llm_model blind { weights %%ROOT%%/t/fixtures/gguf/llama-F32.gguf; context 2048; kv_cache 64m; template blind.jinja; }
     llm_model plain { weights %%ROOT%%/t/fixtures/gguf/llama-F32.gguf; context 2048; kv_cache 64m; template plain.jinja; }
     llm_model qwen { weights %%ROOT%%/t/fixtures/models/qwen3; context 2048; kv_cache 64m; template qwen.jinja; }
     llm_model special { weights special; context 2048; kv_cache 64m; template nemo.jinja; }
@@ -79,6 +81,7 @@ EOC
         location /qwen/ { llm_pass qwen; }
         location /special/ { llm_pass special; }
         location /plain/ { llm_pass plain; }
+        location /blind/ { llm_pass blind; }
         location /prompt/ { llm_pass plain; llm_tool_prompt "Call one of these."; }
         location /off/ { llm_pass qwen; llm_grammar off; }
         location /held/ {
@@ -284,6 +287,8 @@ subtest 'prompts' => sub {
     unlike $prompt->('/hermes', tool_prompt => 'Use them!'), qr/Use them/, 'but not without tools';
     like $prompt->('/plain', tools => \@tools), qr/\A<user>Weather in Rome\?\n---\n.*"arguments".*\n\[.*"get_weather".*\]\z/s,
         'a template without tools: list and instruction in the last message of the user';
+    like $prompt->('/blind', tools => \@tools), qr/\A<user>Weather in Rome\?\n---\n.*"get_weather"/s, 'a template that only mentions them';
+    unlike $prompt->('/blind', tools => \@tools, tool_choice => 'none'), qr/get_weather/, 'none';
     unlike $prompt->('/plain', tools => \@tools, tool_choice => 'none'), qr/get_weather/, 'none: no instruction';
     like $prompt->('/prompt', tools => \@tools), qr/\n---\nCall one of these\.\n\[/, 'llm_tool_prompt';
     my @turn = ({ role => 'user', content => 'q' },
