@@ -98,6 +98,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     conf->licenses = NGX_CONF_UNSET_PTR;
     conf->api_keys = NGX_CONF_UNSET_PTR;
     conf->return_full_text = NGX_CONF_UNSET;
+    conf->prefill_logprobs = NGX_CONF_UNSET;
     conf->grammar = NGX_CONF_UNSET;
     conf->reasoning = NGX_CONF_UNSET;
     conf->watermark = NGX_CONF_UNSET_PTR;
@@ -156,6 +157,7 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_str_value(conf->compute_type, prev->compute_type,
                              "cpu+optimized");
     ngx_conf_merge_value(conf->return_full_text, prev->return_full_text, 1);
+    ngx_conf_merge_value(conf->prefill_logprobs, prev->prefill_logprobs, 1);
     ngx_conf_merge_value(conf->grammar, prev->grammar, 1);
     ngx_conf_merge_value(conf->reasoning, prev->reasoning, 1);
     ngx_conf_merge_str_value(conf->tool_prompt, prev->tool_prompt, "");

@@ -144,6 +144,13 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       offsetof(ngx_http_llm_loc_conf_t, return_full_text),
       NULL },
 
+    { ngx_string("llm_prefill_logprobs"),
+      NGX_HTTP_LLM_ALL|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, prefill_logprobs),
+      NULL },
+
     { ngx_string("llm_grammar"),
       NGX_HTTP_LLM_ALL|NGX_CONF_FLAG,
       ngx_conf_set_flag_slot,

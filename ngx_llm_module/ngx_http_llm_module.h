@@ -99,6 +99,7 @@ typedef struct {
     ngx_array_t               *licenses;        /* of ngx_str_t; NULL: all */
     ngx_array_t               *api_keys;        /* of complex values, or NULL */
     ngx_flag_t                 return_full_text;
+    ngx_flag_t                 prefill_logprobs;
     ngx_flag_t                 grammar;
     ngx_flag_t                 reasoning;
     ngx_str_t                  tool_prompt;

@@ -104,6 +104,20 @@ ngx_http_llm_params_check(ngx_http_llm_ctx_t *ctx)
         }
     }
 
+    /* as in the reference, the list of the prompt's tokens is empty then */
+
+    if (p->decoder_input_details && !conf->prefill_logprobs) {
+
+        if (p->logprobs && p->echo) {
+            return ngx_http_llm_invalid(ctx, "`echo` with `logprobs` is not "
+                                        "allowed for this endpoint");
+        }
+
+        p->decoder_input_details = 0;
+        p->prefill = 0;
+        p->details = 1;
+    }
+
     if (ngx_http_llm_params_best_of(ctx) != NGX_OK) {
         return NGX_ERROR;
     }

@@ -91,6 +91,8 @@ my @values = (
     [ 'llm_default_max_new_tokens 0;',     'invalid value "0" of "llm_default_max_new_tokens"' ],
     [ 'llm_model_id "";',                  'must not be empty' ],
     [ 'llm_compute_type "";',              'must not be empty' ],
+    [ 'llm_prefill_logprobs maybe;',       'it must be "on" or "off"' ],
+    [ 'llm_embedding_pooling max;',        'invalid value "max"' ],
     [ 'llm_return_full_text maybe;',       'it must be "on" or "off"' ],
     [ 'llm_grammar maybe;',                'it must be "on" or "off"' ],
     [ 'llm_watermark gamma=0;',            'invalid parameter "gamma=0": "gamma=" is between 0 and 1' ],

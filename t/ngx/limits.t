@@ -41,6 +41,7 @@ my $conf = <<"EOC";
         location / { llm_pass m; llm_max_best_of 3; llm_max_stop_sequences 2; llm_max_top_n_tokens 4; llm_max_client_batch_size 3;
             llm_max_input_tokens 10; llm_max_total_tokens 20; llm_max_concurrent_requests 6; }
         location /none/ { llm_pass m; llm_max_best_of 1; llm_max_stop_sequences 0; llm_max_top_n_tokens 0; llm_max_client_batch_size 1; }
+        location /cheap/ { llm_pass m; llm_prefill_logprobs off; }
         location /two/ { llm_pass two; llm_max_total_tokens 100000; }
         location /two/queue/ { llm_pass two; llm_max_total_tokens 100000; llm_max_queue 0; }
         location /two/queue1/ { llm_pass two; llm_max_total_tokens 100000; llm_max_queue 1; }
@@ -101,6 +102,18 @@ subtest 'at the limit and beyond it' => sub {
     my $x = $small->post('/v1/completions', { prompt => [qw(a b c)], n => 3, max_tokens => 1 });
     is_deeply [ $x->status, $x->json->{error}{type}, $x->json->{error_type} ], [ 429, 'rate_limit_error', 'overloaded' ], '9 of 6 places';
     like $x->header('retry-after'), qr/^[1-9]\d*$/, 'Retry-After';
+};
+
+subtest 'llm_prefill_logprobs off' => sub {
+    my %body = (inputs => 'a b c', parameters => { max_new_tokens => 2, decoder_input_details => $true });
+    my $on = $http->post('/generate', \%body)->json;
+    my $off = $small->post('/cheap/generate', \%body)->json;
+    ok @{ $on->{details}{prefill} } > 1, 'on: the tokens of the prompt';
+    is_deeply $off, { %$on, details => { %{ $on->{details} }, prefill => [] } }, 'off: none, the rest is the same';
+    my %echo = (prompt => 'a', max_tokens => 1, echo => $true, logprobs => 1);
+    is $http->post('/v1/completions', \%echo)->status, 200, 'on: echo with logprobs';
+    is $small->post('/cheap/v1/completions', \%echo)->json->{error}{message}, 'Input validation error: `echo` with `logprobs` is not allowed for this endpoint', 'off: refused';
+    is $small->post('/cheap/v1/completions', { %echo, logprobs => undef })->status, 200, 'echo alone';
 };
 
 subtest 'llm_max_queue' => sub {
