@@ -439,9 +439,15 @@ ngx_http_llm_chat_message(ngx_http_llm_ctx_t *ctx, json_t *message)
     calls = ngx_http_llm_json_get(message, "tool_calls");
 
     if (json_array_size(calls)) {
-        return ngx_http_llm_chat_knows(ctx, "tool_calls")
-               ? ngx_http_llm_chat_calls(calls)
-               : ngx_http_llm_chat_calls_text(ctx, message, calls);
+        if (!ngx_http_llm_chat_knows(ctx, "tool_calls")) {
+            return ngx_http_llm_chat_calls_text(ctx, message, calls);
+        }
+
+        /* most templates want arguments as an object, some join strings */
+
+        return (ngx_http_llm_chat_knows(ctx, "['arguments'] +")
+                || ngx_http_llm_chat_knows(ctx, ".arguments +"))
+               ? NGX_OK : ngx_http_llm_chat_calls(calls);
     }
 
     if (content == NULL

@@ -13,6 +13,8 @@
 static void ngx_http_llm_syntax_think(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_tools_t *t, ngx_str_t *prompt, ngx_uint_t continued);
 static ngx_uint_t ngx_http_llm_syntax_ends(ngx_str_t *text, const char *what);
+static const ngx_http_llm_syntax_t *ngx_http_llm_syntax_find(
+    ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_syntax_choose(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_tools_t *t);
 static ngx_int_t ngx_http_llm_syntax_text(ngx_pool_t *pool, ngx_str_t *out,
@@ -36,7 +38,9 @@ static ngx_int_t ngx_http_llm_syntax_format(ngx_http_llm_ctx_t *ctx,
 
 static const ngx_http_llm_syntax_t  ngx_http_llm_syntaxes[] = {
 
-    /* Mistral, from 2025 on */
+    /* Mistral, from 2025 on; what the model writes as its id is not used */
+    { "[CALL_ID]", "[ARGS]", "[TOOL_CALLS]", "[TOOL_CALLS]", "",
+      "[CALL_ID]000000000[ARGS]", "", "[TOOL_CALLS]", "", 0 },
     { "[ARGS]", NULL, "[TOOL_CALLS]", "[TOOL_CALLS]", "", "[ARGS]", "",
       "[TOOL_CALLS]", "", 0 },
 
@@ -48,10 +52,20 @@ static const ngx_http_llm_syntax_t  ngx_http_llm_syntaxes[] = {
     { "[TOOL_CALLS]", NULL, "[TOOL_CALLS]", "[TOOL_CALLS][",
       "{\"name\": \"", "\", \"arguments\": ", "}", ", ", "]", 0 },
 
-    /* Phi 4 mini */
-    { "<|/tool_call|>", NULL, "<|tool_call|>", "<|tool_call|>[",
-      "{\"name\": \"", "\", \"arguments\": ", "}", ", ", "]<|/tool_call|>",
-      0 },
+    /* Phi 4 mini, in two forms */
+    { "<|/tool_call|>", NULL, "<|tool_call|>", "<|tool_call|>",
+      "{\"name\": \"", "\", \"arguments\": ", "}",
+      "<|/tool_call|><|tool_call|>", "<|/tool_call|>", 0 },
+    { "functools[", NULL, "functools[", "functools[", "{\"name\": \"",
+      "\", \"arguments\": ", "}", ", ", "]", 0 },
+
+    /* Nemotron */
+    { "<TOOLCALL>", NULL, "<TOOLCALL>", "<TOOLCALL>[", "{\"name\": \"",
+      "\", \"arguments\": ", "}", ", ", "]</TOOLCALL>", 0 },
+
+    /* Granite 20B */
+    { "<function_call>", NULL, "<function_call>", "<function_call> ",
+      "{\"name\": \"", "\", \"arguments\": ", "}", "", "", 1 },
 
     /* Granite 3 */
     { "<|tool_call|>", NULL, "<|tool_call|>", "<|tool_call|>[",
@@ -74,7 +88,7 @@ static const ngx_http_llm_syntax_t  ngx_http_llm_syntaxes[] = {
       "\n</tool_call>", 0 },
 
     /* Llama 3, 4 */
-    { "\"parameters\": ", NULL, "{\"name\": \"", "", "{\"name\": \"",
+    { "\"parameters\": dictionary", NULL, "{\"name\": \"", "", "{\"name\": \"",
       "\", \"parameters\": ", "}", "", "", 1 },
 
     { "", NULL, "{\"name\": \"", "", "{\"name\": \"", "\", \"arguments\": ",
@@ -234,14 +248,9 @@ ngx_http_llm_syntax_ends(ngx_str_t *text, const char *what)
 }
 
 
-/* the texts around names and arguments */
-
-static ngx_int_t
-ngx_http_llm_syntax_choose(ngx_http_llm_ctx_t *ctx, ngx_http_llm_tools_t *t)
+static const ngx_http_llm_syntax_t *
+ngx_http_llm_syntax_find(ngx_http_llm_ctx_t *ctx)
 {
-    ngx_uint_t                    i;
-    ngx_pool_t                   *pool;
-    ngx_http_llm_tool_t          *tool;
     const ngx_http_llm_syntax_t  *s;
 
     for (s = ngx_http_llm_syntaxes; s->mark[0]; s++) {
@@ -253,6 +262,33 @@ ngx_http_llm_syntax_choose(ngx_http_llm_ctx_t *ctx, ngx_http_llm_tools_t *t)
         }
     }
 
+    return s;
+}
+
+
+void
+ngx_http_llm_syntax_example(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b)
+{
+    const ngx_http_llm_syntax_t  *s;
+
+    s = ngx_http_llm_syntax_find(ctx);
+
+    ngx_http_llm_buf_printf(b, "%s%sNAME%s{ARGUMENTS}%s%s", s->open,
+                            s->before, s->after, s->suffix, s->close);
+}
+
+
+/* the texts around names and arguments */
+
+static ngx_int_t
+ngx_http_llm_syntax_choose(ngx_http_llm_ctx_t *ctx, ngx_http_llm_tools_t *t)
+{
+    ngx_uint_t                    i;
+    ngx_pool_t                   *pool;
+    ngx_http_llm_tool_t          *tool;
+    const ngx_http_llm_syntax_t  *s;
+
+    s = ngx_http_llm_syntax_find(ctx);
     t->syntax = s;
     t->parallel = t->parallel && !s->single;
     pool = ctx->request->pool;

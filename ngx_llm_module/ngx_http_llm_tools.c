@@ -384,9 +384,9 @@ ngx_http_llm_tools_note(ngx_http_llm_ctx_t *ctx, json_t *root,
 
         } else {
             ngx_http_llm_buf_lit(b, "You can call the functions below. To call "
-                                 "one, answer with nothing but a line "
-                                 "{\"name\": its name, \"arguments\": {its "
-                                 "arguments}}.");
+                                 "one, answer with nothing but its name and "
+                                 "its arguments as JSON in this form:\n");
+            ngx_http_llm_syntax_example(ctx, b);
         }
 
         ngx_http_llm_buf_lit(b, "\n");

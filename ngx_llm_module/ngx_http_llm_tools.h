@@ -132,6 +132,10 @@ void ngx_http_llm_tools_note(ngx_http_llm_ctx_t *ctx, json_t *root,
 ngx_int_t ngx_http_llm_syntax_constrain(ngx_http_llm_ctx_t *ctx,
     ngx_str_t *prompt, ngx_uint_t continued);
 
+/* What a call looks like, for instructions. */
+void ngx_http_llm_syntax_example(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_buf_t *b);
+
 /* A call as text, for templates that know no calls. */
 void ngx_http_llm_syntax_write(ngx_http_llm_buf_t *b, json_t *call);
 

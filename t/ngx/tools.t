@@ -27,12 +27,17 @@ my %family = (
     nemo    => [ "[TOOL_CALLS][{{ c.arguments | tojson }}]",    qr{\A\[TOOL_CALLS\]\[\{.*\}\]\z} ],
     mistral2025 => [ "[TOOL_CALLS]{{ c.name }}[ARGS]{{ c.arguments | tojson }}", qr{\A(?:\[TOOL_CALLS\]\w+\[ARGS\]\{[^\[]*\})+\z} ],
     granite => [ "<|tool_call|>[{{ c.arguments | tojson }}]",   qr{\A<\|tool_call\|>\[\{.*\}\]\z} ],
-    phi     => [ "<|tool_call|>[{{ c.arguments | tojson }}]<|/tool_call|>", qr{\A<\|tool_call\|>\[\{.*\}\]<\|/tool_call\|>\z} ],
+    phi     => [ "<|tool_call|>{{ c.arguments | tojson }}<|/tool_call|>", qr{\A(?:<\|tool_call\|>\{.*?\}<\|/tool_call\|>)+\z} ],
+    phi_list => [ "functools[{{ c.arguments | tojson }}]",       qr{\Afunctools\[\{.*\}\]\z} ],
+    nemotron => [ "<TOOLCALL>[{{ c.arguments | tojson }}]</TOOLCALL>", qr{\A<TOOLCALL>\[\{.*\}\]</TOOLCALL>\z} ],
+    granite20b => [ "<function_call> {{ c.arguments | tojson }}", qr{\A<function_call> \{"name": "\w+", "arguments": \{.*\}\}\z} ],
+    mistral2506 => [ "[TOOL_CALLS]{{ c.name }}[CALL_ID]{{ call.id }}[ARGS]{{ c.arguments | tojson }}",
+        qr{\A(?:\[TOOL_CALLS\]\w+\[CALL_ID\]\w{9}\[ARGS\]\{[^\[]*\})+\z} ],
     deepseek => [ "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>{{ c.name }}\n```json\n{{ c.arguments | tojson }}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
         qr{\A<｜tool▁calls▁begin｜>(?:\n?<｜tool▁call▁begin｜>function<｜tool▁sep｜>\w+\n```json\n\{[^`]*\}\n```<｜tool▁call▁end｜>)+<｜tool▁calls▁end｜>\z} ],
     deepseek31 => [ "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{{ c.name }}<｜tool▁sep｜>{{ c.arguments | tojson }}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
         qr{\A<｜tool▁calls▁begin｜>(?:<｜tool▁call▁begin｜>\w+<｜tool▁sep｜>\{[^<]*\}<｜tool▁call▁end｜>)+<｜tool▁calls▁end｜>\z} ],
-    llama   => [ "{\"name\": \"{{ c.name }}\", \"parameters\": {{ c.arguments | tojson }}}", qr{\A\{"name": "\w+", "parameters": \{.*\}\}\z} ],
+    llama   => [ "{# in the format {\"name\": function name, \"parameters\": dictionary of arguments} #}{\"name\": \"{{ c.name }}\", \"parameters\": {{ c.arguments | tojson }}}", qr{\A\{"name": "\w+", "parameters": \{.*\}\}\z} ],
     other   => [ '{{ c.arguments | tojson }}', qr{\A\{"name": "\w+", "arguments": \{.*\}\}(?:\n\{"name": .*\})*\z} ],
 );
 my $conf = '';
@@ -47,6 +52,10 @@ EOT2
     $family{$name}[2] = "location /$name/ { llm_pass $name; }\n";
 }
 $n->write_file('plain.jinja', '{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}');
+# in the manner of DeepSeek V3.1
+$n->write_file('strings.jinja', Encode::encode('UTF-8', "{% for m in messages %}{{ m.content }}{% for tool in m['tool_calls'] or [] %}"
+    . "{{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' + tool['function']['name'] + '<｜tool▁sep｜>' + tool['function']['arguments'] + '<｜tool▁call▁end｜>' }}"
+    . "{% endfor %}{% endfor %}"));
 $n->write_file('blind.jinja', '{% for m in messages %}<{{ m.role }}>{{ m.tools }}{{ m.content }}{% endfor %}');
 $n->write_file('qwen.jinja', "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{{ tools | tojson if tools }}"
     . "<|im_start|>assistant\n{# <tool_call> </tool_call> #}");
@@ -72,6 +81,7 @@ for my $file (qw(config.json generation_config.json model.safetensors tokenizer_
 }
 $n->conf(<<"EOC" . $conf . <<'EOC2' . join('', map { $_->[2] } values %family) . "}\n");
     llm_model blind { weights %%ROOT%%/t/fixtures/gguf/llama-F32.gguf; context 2048; kv_cache 64m; template blind.jinja; }
+    llm_model strings { weights %%ROOT%%/t/fixtures/gguf/llama-F32.gguf; context 2048; kv_cache 64m; template strings.jinja; }
     llm_model plain { weights %%ROOT%%/t/fixtures/gguf/llama-F32.gguf; context 2048; kv_cache 64m; template plain.jinja; }
     llm_model qwen { weights %%ROOT%%/t/fixtures/models/qwen3; context 2048; kv_cache 64m; template qwen.jinja; }
     llm_model special { weights special; context 2048; kv_cache 64m; template nemo.jinja; }
@@ -82,6 +92,7 @@ EOC
         location /special/ { llm_pass special; }
         location /plain/ { llm_pass plain; }
         location /blind/ { llm_pass blind; }
+        location /strings/ { llm_pass strings; }
         location /prompt/ { llm_pass plain; llm_tool_prompt "Call one of these."; }
         location /off/ { llm_pass qwen; llm_grammar off; }
         location /held/ {
@@ -290,12 +301,15 @@ subtest 'prompts' => sub {
     like $prompt->('/blind', tools => \@tools), qr/\A<user>Weather in Rome\?\n---\n.*"get_weather"/s, 'a template that only mentions them';
     unlike $prompt->('/blind', tools => \@tools, tool_choice => 'none'), qr/get_weather/, 'none';
     unlike $prompt->('/plain', tools => \@tools, tool_choice => 'none'), qr/get_weather/, 'none: no instruction';
+    like $prompt->('/strings', tools => \@tools), qr/in this form:\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>NAME<｜tool▁sep｜>\{ARGUMENTS\}<｜tool▁call▁end｜><｜tool▁calls▁end｜>\n\[/,
+        'in the syntax of the family';
     like $prompt->('/prompt', tools => \@tools), qr/\n---\nCall one of these\.\n\[/, 'llm_tool_prompt';
     my @turn = ({ role => 'user', content => 'q' },
         { role => 'assistant', content => undef, tool_calls => [ { id => 'abcdefghi', type => 'function', function => { name => 'pick', arguments => '{"n": 5}' } } ] },
         { role => 'tool', tool_call_id => 'abcdefghi', content => '5!' });
     like $prompt->('/hermes', messages => \@turn), qr/<tool_call>\n\{"n": 5\}\n<\/tool_call>\(abcdefghi\)<tool>5!/,
         'calls and results through the template';
+    like $prompt->('/strings', messages => \@turn), qr/pick<｜tool▁sep｜>\{"n": 5\}<｜tool▁call▁end｜>/, 'a template that joins strings has the string';
     is $prompt->('/plain', messages => \@turn), '<user>q<assistant>{"name": "pick", "arguments": {"n": 5}}<user>5!',
         'as text where it knows neither';
 };
