@@ -52,6 +52,14 @@ ngx_int_t ngx_http_llm_parse_number(ngx_conf_t *cf, ngx_str_t *name,
     ngx_str_t *value, const ngx_http_llm_bounds_t *bounds);
 
 
+/*
+ * Reads a file of at most max bytes into cf->pool; *path becomes its full
+ * name.  NGX_ERROR after a message.
+ */
+ngx_int_t ngx_http_llm_read_file(ngx_conf_t *cf, ngx_str_t *path, size_t max,
+    ngx_str_t *text);
+
+
 /* the chat template of a prompt format with this name, or NULL */
 ngx_str_t *ngx_http_llm_format_find(ngx_str_t *name);
 

@@ -8,6 +8,7 @@
  * braces in them do not count.
  */
 #include "ngx_http_llm_lua_state.h"
+#include "ngx_http_llm_conf.h"
 
 
 #define NGX_HTTP_LLM_LUA_MAX_SOURCE  (1024 * 1024)
@@ -46,12 +47,13 @@ static ngx_int_t ngx_http_llm_lua_read_byte(ngx_conf_t *cf, u_char *ch);
 static ngx_int_t ngx_http_llm_lua_lex(ngx_http_llm_lua_lexer_t *lexer,
     u_char ch);
 static char *ngx_http_llm_lua_hook(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf, ngx_str_t *file, ngx_array_t *text);
+    void *conf, ngx_str_t *file, ngx_str_t *source);
 
 
 char *
 ngx_http_llm_lua_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
+    ngx_str_t     source;
     ngx_uint_t    i, start;
     ngx_array_t  *text;
 
@@ -79,87 +81,29 @@ ngx_http_llm_lua_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    source.data = text->elts;
+    source.len = text->nelts;
+
     return ngx_http_llm_lua_hook(cf, cmd, conf, &cf->conf_file->file.name,
-                                 text);
+                                 &source);
 }
 
 
 char *
 ngx_http_llm_lua_file(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    char             *rv;
-    size_t            size;
-    u_char           *p;
-    ngx_str_t        *value;
-    ngx_file_t        file;
-    ngx_array_t      *text;
-    ngx_file_info_t   fi;
+    ngx_str_t  *value, text;
 
     value = cf->args->elts;
 
-    ngx_memzero(&file, sizeof(ngx_file_t));
-
-    file.name = value[1];
-    file.log = cf->log;
-
-    if (ngx_conf_full_name(cf->cycle, &file.name, 1) != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
-
-    file.fd = ngx_open_file(file.name.data, NGX_FILE_RDONLY, NGX_FILE_OPEN,
-                            0);
-
-    if (file.fd == NGX_INVALID_FILE) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
-                           ngx_open_file_n " \"%V\" failed", &file.name);
-        return NGX_CONF_ERROR;
-    }
-
-    rv = NGX_CONF_ERROR;
-
-    if (ngx_fd_info(file.fd, &fi) == NGX_FILE_ERROR) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
-                           ngx_fd_info_n " \"%V\" failed", &file.name);
-        goto done;
-    }
-
-    if (!ngx_is_file(&fi)
-        || ngx_file_size(&fi) > NGX_HTTP_LLM_LUA_MAX_SOURCE)
+    if (ngx_http_llm_read_file(cf, &value[1], NGX_HTTP_LLM_LUA_MAX_SOURCE,
+                               &text)
+        != NGX_OK)
     {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" must be a file of at most %d bytes",
-                           &file.name, NGX_HTTP_LLM_LUA_MAX_SOURCE);
-        goto done;
+        return NGX_CONF_ERROR;
     }
 
-    size = (size_t) ngx_file_size(&fi);
-
-    text = ngx_array_create(cf->pool, size + 1, 1);
-    if (text == NULL) {
-        goto done;
-    }
-
-    p = ngx_array_push_n(text, size);
-    if (p == NULL) {
-        goto done;
-    }
-
-    if (ngx_read_file(&file, p, size, 0) != (ssize_t) size) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" cannot be read", &file.name);
-        goto done;
-    }
-
-    rv = ngx_http_llm_lua_hook(cf, cmd, conf, &file.name, text);
-
-done:
-
-    if (ngx_close_file(file.fd) == NGX_FILE_ERROR) {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, ngx_errno,
-                           ngx_close_file_n " \"%V\" failed", &file.name);
-    }
-
-    return rv;
+    return ngx_http_llm_lua_hook(cf, cmd, conf, &value[1], &text);
 }
 
 
@@ -189,7 +133,7 @@ ngx_http_llm_lua_memory(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
 static char *
 ngx_http_llm_lua_hook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf,
-    ngx_str_t *file, ngx_array_t *text)
+    ngx_str_t *file, ngx_str_t *source)
 {
     u_char                    err[NGX_MAX_CONF_ERRSTR];
     ngx_http_llm_lua_hook_t  *hook, **place;
@@ -215,8 +159,7 @@ ngx_http_llm_lua_hook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf,
     (void) ngx_sprintf((u_char *) hook->chunk, "@%V%Z", file);
 
     hook->id = ++id;
-    hook->source.data = text->elts;
-    hook->source.len = text->nelts;
+    hook->source = *source;
     hook->name = (ngx_strncmp(cmd->name.data, "llm_prompt", 10) == 0)
                  ? "prompt hook" : "output hook";
 

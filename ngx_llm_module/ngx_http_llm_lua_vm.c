@@ -1,6 +1,6 @@
 /*
  * ngx_http_llm_lua_vm.c - the Lua state of a process: memory, libraries,
- * bundled modules, limits of time and instructions.
+ * bundled modules, limits of memory, time and instructions.
  *
  * Does not own: requests, coroutines, configuration.
  *
@@ -95,6 +95,17 @@ ngx_http_llm_lua_vm_close(ngx_http_llm_lua_vm_t *vm)
         lua_close(vm->state);
         vm->state = NULL;
     }
+}
+
+
+const char *
+ngx_http_llm_lua_vm_message(lua_State *L)
+{
+    if (lua_gettop(L) && lua_type(L, -1) == LUA_TSTRING) {
+        return lua_tostring(L, -1);
+    }
+
+    return "(error object is not a string)";
 }
 
 
@@ -215,17 +226,6 @@ ngx_http_llm_lua_vm_free(void *ptr)
     if (--ngx_http_llm_lua_reserve.blocks == 0) {
         ngx_http_llm_lua_reserve.used = 0;
     }
-}
-
-
-const char *
-ngx_http_llm_lua_vm_message(lua_State *L)
-{
-    if (lua_gettop(L) && lua_type(L, -1) == LUA_TSTRING) {
-        return lua_tostring(L, -1);
-    }
-
-    return "(error object is not a string)";
 }
 
 

@@ -360,12 +360,7 @@ static char *
 ngx_http_llm_set_template(ngx_conf_t *cf, ngx_http_llm_model_t *model,
     ngx_str_t *value)
 {
-    char             *rv;
-    u_char           *data;
-    ssize_t           n;
-    ngx_str_t         err, *format;
-    ngx_file_t        file;
-    ngx_file_info_t   fi;
+    ngx_str_t  err, *format;
 
     if (ngx_process == NGX_PROCESS_SIGNALLER) {
         return NGX_CONF_OK;
@@ -378,69 +373,28 @@ ngx_http_llm_set_template(ngx_conf_t *cf, ngx_http_llm_model_t *model,
         return NGX_CONF_OK;
     }
 
-    ngx_memzero(&file, sizeof(ngx_file_t));
-
-    file.name = value[1];
-    file.log = cf->log;
-
-    if (ngx_conf_full_name(cf->cycle, &file.name, 1) != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
-
-    file.fd = ngx_open_file(file.name.data, NGX_FILE_RDONLY, NGX_FILE_OPEN,
-                            0);
-    if (file.fd == NGX_INVALID_FILE) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
-                           ngx_open_file_n " \"%V\" failed", &file.name);
-        return NGX_CONF_ERROR;
-    }
-
-    rv = NGX_CONF_ERROR;
-
-    if (ngx_fd_info(file.fd, &fi) == NGX_FILE_ERROR
-        || ngx_file_size(&fi) == 0
-        || ngx_file_size(&fi) > NGX_HTTP_LLM_MAX_TEMPLATE)
+    if (ngx_http_llm_read_file(cf, &value[1], NGX_HTTP_LLM_MAX_TEMPLATE,
+                               &model->template)
+        != NGX_OK)
     {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "template \"%V\" must have 1 to %d bytes",
-                           &file.name, NGX_HTTP_LLM_MAX_TEMPLATE);
-        goto done;
+        return NGX_CONF_ERROR;
     }
 
-    data = ngx_pnalloc(cf->pool, ngx_file_size(&fi));
-    if (data == NULL) {
-        goto done;
+    if (model->template.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "template \"%V\" is empty",
+                           &value[1]);
+        return NGX_CONF_ERROR;
     }
-
-    n = ngx_read_file(&file, data, ngx_file_size(&fi), 0);
-
-    if (n != (ssize_t) ngx_file_size(&fi)) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "template \"%V\" cannot be read", &file.name);
-        goto done;
-    }
-
-    model->template.data = data;
-    model->template.len = n;
 
     if (ngx_http_llm_lua_check_template(cf, &model->template, &err)
         != NGX_OK)
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "template \"%V\": %V",
-                           &file.name, &err);
-        goto done;
+                           &value[1], &err);
+        return NGX_CONF_ERROR;
     }
 
-    rv = NGX_CONF_OK;
-
-done:
-
-    if (ngx_close_file(file.fd) == NGX_FILE_ERROR) {
-        ngx_conf_log_error(NGX_LOG_ALERT, cf, ngx_errno,
-                           ngx_close_file_n " \"%V\" failed", &file.name);
-    }
-
-    return rv;
+    return NGX_CONF_OK;
 }
 
 

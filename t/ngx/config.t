@@ -56,7 +56,7 @@ my @model = (
     [ "weights $gguf; kv_cache 1x;",  'invalid size "1x" of "kv_cache"' ],
     [ "weights $gguf; kv_cache 1m f8;", 'invalid type "f8" of "kv_cache", it must be "f16" or "f32"' ],
     [ "weights $gguf; template nothing.jinja;", 'nothing.jinja" failed' ],
-    [ "weights $gguf; template empty.jinja;",   'empty.jinja" must have 1 to 1048576 bytes' ],
+    [ "weights $gguf; template empty.jinja;",   'empty.jinja" is empty' ],
     [ "weights $gguf; template broken.jinja;",  'broken.jinja"' ],
 );
 refused("llm_model m { $_->[0] }\nserver { listen 127.0.0.1:%%PORT%%; }", "llm_model m { $_->[0]", $_->[1], $_->[0]) for @model;
