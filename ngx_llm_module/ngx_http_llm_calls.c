@@ -358,6 +358,7 @@ ngx_http_llm_calls_arguments(ngx_http_llm_calls_in_t *in)
 
         } else if ((*p == '}' || *p == ']') && --c->depth == 0) {
             ngx_http_llm_calls_part(in, NGX_HTTP_LLM_PART_ARGUMENTS, p + 1);
+            c->open = 0;
             c->state = NGX_HTTP_LLM_CALLS_AFTER;
             return NGX_OK;
         }
@@ -452,6 +453,7 @@ ngx_http_llm_calls_begin(ngx_http_llm_calls_in_t *in,
     in->handler(in->data, &part);
 
     in->calls->depth = 0;
+    in->calls->open = 1;
     in->calls->state = NGX_HTTP_LLM_CALLS_ARGUMENTS;
 }
 
@@ -551,7 +553,7 @@ ngx_http_llm_calls_find(ngx_http_llm_calls_in_t *in, const char *text,
 static u_char *
 ngx_http_llm_calls_skip(u_char *p, u_char *end)
 {
-    while (p < end && (*p == ' ' || (*p >= '\t' && *p <= '\r'))) {
+    while (p < end && ngx_http_llm_space(*p)) {
         p++;
     }
 
@@ -562,8 +564,7 @@ ngx_http_llm_calls_skip(u_char *p, u_char *end)
 static u_char *
 ngx_http_llm_calls_trim(u_char *p, u_char *end)
 {
-    while (end > p && (end[-1] == ' ' || (end[-1] >= '\t' && end[-1] <= '\r')))
-    {
+    while (end > p && ngx_http_llm_space(end[-1])) {
         end--;
     }
 

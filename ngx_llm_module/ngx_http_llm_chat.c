@@ -32,7 +32,6 @@ static void ngx_http_llm_chat_continue(ngx_http_llm_ctx_t *ctx,
     ngx_str_t *text, ngx_str_t *last);
 static u_char *ngx_http_llm_chat_rfind(ngx_http_llm_ctx_t *ctx,
     ngx_str_t *text, ngx_str_t *what);
-static ngx_uint_t ngx_http_llm_chat_space(u_char c);
 
 
 ngx_int_t
@@ -558,13 +557,13 @@ ngx_http_llm_chat_continue(ngx_http_llm_ctx_t *ctx, ngx_str_t *text,
 
         /* many templates trim the content */
 
-        while (last->len && ngx_http_llm_chat_space(last->data[0])) {
+        while (last->len && ngx_http_llm_space(last->data[0])) {
             last->data++;
             last->len--;
         }
 
         while (last->len
-               && ngx_http_llm_chat_space(last->data[last->len - 1]))
+               && ngx_http_llm_space(last->data[last->len - 1]))
         {
             last->len--;
         }
@@ -576,16 +575,9 @@ ngx_http_llm_chat_continue(ngx_http_llm_ctx_t *ctx, ngx_str_t *text,
         text->len = p + last->len - text->data;
     }
 
-    while (text->len && ngx_http_llm_chat_space(text->data[text->len - 1])) {
+    while (text->len && ngx_http_llm_space(text->data[text->len - 1])) {
         text->len--;
     }
-}
-
-
-static ngx_uint_t
-ngx_http_llm_chat_space(u_char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
 

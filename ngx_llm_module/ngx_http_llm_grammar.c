@@ -16,7 +16,8 @@
 typedef struct {
     const char                *type;
     llm_constraint_kind_t      kind;
-    const char                *paths[4];    /* where the value may be */
+    const char                *field;       /* that the value has */
+    const char                *paths[4];    /* where it may be */
     unsigned                   any:1;       /* no value: any object (OpenAI) */
 } ngx_http_llm_grammar_form_t;
 
@@ -31,13 +32,13 @@ static void ngx_http_llm_grammar_work(ngx_http_llm_task_t *task);
 
 
 static const ngx_http_llm_grammar_form_t  ngx_http_llm_grammar_forms[] = {
-    { "json", LLM_CONSTRAIN_SCHEMA, { "value" }, 0 },
-    { "json_object", LLM_CONSTRAIN_SCHEMA, { "value", "schema" }, 1 },
-    { "json_schema", LLM_CONSTRAIN_SCHEMA,
+    { "json", LLM_CONSTRAIN_SCHEMA, "value", { "value" }, 0 },
+    { "json_object", LLM_CONSTRAIN_SCHEMA, "value", { "value", "schema" }, 1 },
+    { "json_schema", LLM_CONSTRAIN_SCHEMA, "schema",
       { "json_schema.schema", "value.schema", "schema" }, 0 },
-    { "regex", LLM_CONSTRAIN_REGEX, { "value" }, 0 },
-    { "gbnf", LLM_CONSTRAIN_GBNF, { "value" }, 0 },
-    { NULL, 0, { NULL }, 0 }
+    { "regex", LLM_CONSTRAIN_REGEX, "value", { "value" }, 0 },
+    { "gbnf", LLM_CONSTRAIN_GBNF, "value", { "value" }, 0 },
+    { NULL, 0, NULL, { NULL }, 0 }
 };
 
 
@@ -170,8 +171,7 @@ ngx_http_llm_grammar_read(ngx_http_llm_ctx_t *ctx, json_t *grammar,
     return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
                              NGX_HTTP_LLM_DESERIALIZE
                              "%*s: missing field `%s`",
-                             ngx_strlen(path) - 1, path,
-                             form->paths[0][0] == 'j' ? "schema" : "value");
+                             ngx_strlen(path) - 1, path, form->field);
 }
 
 

@@ -122,6 +122,9 @@ void ngx_http_llm_buf_f32(ngx_http_llm_buf_t *b, float value);
 #define ngx_http_llm_buf_json_str(b, s)                                       \
     ngx_http_llm_buf_json(b, (s)->data, (s)->len)
 
+#define ngx_http_llm_space(c)                                                 \
+    ((c) == ' ' || ((c) >= '\t' && (c) <= '\r'))
+
 /* Unicode characters in UTF-8 text. */
 size_t ngx_http_llm_utf8_length(ngx_str_t *s);
 

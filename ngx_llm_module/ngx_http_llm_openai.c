@@ -527,7 +527,7 @@ ngx_http_llm_openai_finished(ngx_http_llm_choice_t *choice)
 
     finish = choice->sequence->finish;
 
-    if (choice->calls && choice->calls->n_calls
+    if (choice->calls && choice->calls->n_calls && !choice->calls->open
         && (finish == NGX_HTTP_LLM_FINISH_EOS
             || finish == NGX_HTTP_LLM_FINISH_STOP))
     {

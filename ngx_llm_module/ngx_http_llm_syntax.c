@@ -237,9 +237,7 @@ ngx_http_llm_syntax_ends(ngx_str_t *text, const char *what)
     end = text->data + text->len;
     len = ngx_strlen(what);
 
-    while (end > text->data
-           && (end[-1] == ' ' || (end[-1] >= '\t' && end[-1] <= '\r')))
-    {
+    while (end > text->data && ngx_http_llm_space(end[-1])) {
         end--;
     }
 

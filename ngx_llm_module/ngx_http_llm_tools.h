@@ -97,6 +97,7 @@ typedef struct {
     ngx_uint_t                 depth;   /* in the arguments */
     unsigned                   string:1;
     unsigned                   escape:1;
+    unsigned                   open:1;  /* the last call has not ended */
     unsigned                   blank:1; /* no text yet but white space */
     unsigned                   strip:1; /* which is to be left out */
     unsigned                   plain:1; /* what follows is text */

@@ -248,6 +248,8 @@ subtest 'auto' => sub {
     ok !exists $c->{message}{tool_calls}, 'and there are no calls';
     $c = chat('/hook', %p, seed => 2, parallel_tool_calls => $false, tools => [ $tools[2] ], logit_bias => { $id{'<tool_call>'} => 100 })->json->{choices}[0];
     like $c->{message}{tool_calls}[0]{function}{arguments}, qr/\A\{ ?"n" ?: ?7+ ?\}\z/, 'an output hook sees the text of calls';
+    $c = chat('/qwen', %p, seed => 1, stop => '"arguments": {', include_stop_str_in_output => $true, logit_bias => { $id{'<tool_call>'} => 100 })->json->{choices}[0];
+    is_deeply [ $c->{message}{tool_calls}[0]{function}{arguments}, $c->{finish_reason} ], [ '{', 'stop' ], 'one inside a call';
     $c = chat('/qwen', %p, seed => 1, stop => '</tool_call>', logit_bias => { $id{'<tool_call>'} => 100 })->json->{choices}[0];
     is_deeply [ scalar @{ $c->{message}{tool_calls} }, $c->{finish_reason} ], [ 1, 'tool_calls' ], 'a stop string behind a call';
 };
