@@ -85,6 +85,16 @@ ngx_http_llm_info(ngx_http_llm_ctx_t *ctx)
         type = &ngx_http_llm_type_text;
         break;
 
+    case NGX_HTTP_LLM_KSERVE:
+    case NGX_HTTP_LLM_KSERVE_MODEL:
+        ngx_http_llm_kserve_info(ctx);
+        break;
+
+    case NGX_HTTP_LLM_KSERVE_LIVE:
+        rc = ngx_http_llm_health(ctx);
+        ngx_http_llm_kserve_info(ctx);
+        break;
+
     case NGX_HTTP_LLM_OPENAPI:
         ngx_http_llm_web_openapi(ctx);
         break;

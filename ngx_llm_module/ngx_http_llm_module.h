@@ -174,6 +174,10 @@ typedef enum {
     NGX_HTTP_LLM_INVOCATIONS,
     NGX_HTTP_LLM_LAST_COUNTED = NGX_HTTP_LLM_INVOCATIONS,
     NGX_HTTP_LLM_VERTEX,
+    NGX_HTTP_LLM_KSERVE,
+    NGX_HTTP_LLM_KSERVE_LIVE,
+    NGX_HTTP_LLM_KSERVE_MODEL,
+    NGX_HTTP_LLM_KSERVE_INFER,
     NGX_HTTP_LLM_TOKENIZE,
     NGX_HTTP_LLM_CHAT_TOKENIZE,
     NGX_HTTP_LLM_DETOKENIZE,
@@ -201,6 +205,8 @@ typedef enum {
     NGX_HTTP_LLM_BATCH_SIZE,                /* 422 */
     NGX_HTTP_LLM_NO_INSTANCES,              /* 422, Vertex AI */
     NGX_HTTP_LLM_FAILED_INSTANCE,           /* 500, Vertex AI */
+    NGX_HTTP_LLM_LENGTH_MISMATCH,           /* 422, KServe */
+    NGX_HTTP_LLM_NOT_UTF8,                  /* 422, KServe */
     NGX_HTTP_LLM_OVERLOADED,                /* 429 */
     NGX_HTTP_LLM_GENERATION,                /* 424 */
     NGX_HTTP_LLM_INCOMPLETE,                /* 500 */
@@ -421,7 +427,8 @@ struct ngx_http_llm_ctx_s {
     const ngx_http_llm_codec_t  *codec;
     ngx_http_llm_route_e       route;
     ngx_http_llm_state_e       state;
-    ngx_str_t                  arg;         /* rest of /v1/models/{id} */
+    ngx_str_t                  arg;         /* name of a model in the path */
+    ngx_str_t                  version;     /* the same, of its version */
     ngx_str_t                  request_id;
     void                      *data;        /* of the route */
 

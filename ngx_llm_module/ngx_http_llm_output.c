@@ -45,6 +45,9 @@ static const ngx_http_llm_fault_t  ngx_http_llm_faults[] = {
     /* NO_INSTANCES */   { 422, ngx_string("Input validation error"), NULL },
     /* FAILED_INSTANCE */
                          { 500, ngx_string("Incomplete generation"), NULL },
+    /* LENGTH_MISMATCH */
+                         { 422, ngx_string("length mismatch"), NULL },
+    /* NOT_UTF8 */       { 422, ngx_string("utf8"), NULL },
     /* OVERLOADED */     { 429, ngx_string("overloaded"), NULL },
     /* GENERATION */     { 424, ngx_string("generation"), NULL },
     /* INCOMPLETE */     { 500, ngx_string("incomplete_generation"), NULL },

@@ -558,6 +558,10 @@ ngx_http_llm_decode(ngx_http_llm_ctx_t *ctx)
         return ngx_http_llm_vertex(ctx);
     }
 
+    if (ctx->route == NGX_HTTP_LLM_KSERVE_INFER) {
+        return ngx_http_llm_kserve_infer(ctx);
+    }
+
     if (!ctx->counted) {
         return ngx_http_llm_tokenizer_task(ctx);
     }

@@ -197,6 +197,15 @@ void ngx_http_llm_web_docs(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_vertex(ngx_http_llm_ctx_t *ctx);
 
 
+/* ------------------------------------------------- ngx_http_llm_kserve.c */
+
+/* The same for infer. */
+ngx_int_t ngx_http_llm_kserve_infer(ngx_http_llm_ctx_t *ctx);
+
+/* The other routes, to ctx->out. */
+void ngx_http_llm_kserve_info(ngx_http_llm_ctx_t *ctx);
+
+
 /* ------------------------------------------------ ngx_http_llm_metrics.c */
 
 /* Counts the end of a request; fault is NGX_HTTP_LLM_OK for success. */

@@ -1,8 +1,9 @@
 /*
  * ngx_http_llm_route.c - which route a request asks for.
  *
- * One table of paths below the location's prefix.  A location with a
- * one-route directive has its route already; only the method is checked.
+ * One table of paths below the location's prefix, some with names in them.  A
+ * location with a one-route directive has its route already; only the method
+ * is checked.
  */
 #include "ngx_http_llm_request.h"
 
@@ -21,6 +22,8 @@ typedef struct {
 static ngx_str_t ngx_http_llm_route_path(ngx_http_llm_ctx_t *ctx);
 static ngx_uint_t ngx_http_llm_route_below(ngx_str_t *path,
     const char *prefix);
+static ngx_uint_t ngx_http_llm_route_match(ngx_http_llm_ctx_t *ctx,
+    const ngx_http_llm_path_t *p, ngx_str_t *path);
 
 
 /* the first line of a route gives its name */
@@ -68,6 +71,24 @@ static const ngx_http_llm_path_t  ngx_http_llm_paths[] = {
 
     { ngx_string("/vertex"), NGX_HTTP_POST,
       NGX_HTTP_LLM_VERTEX, &ngx_http_llm_tgi_codec },
+
+    { ngx_string("/v2"), NGX_HTTP_LLM_READ,
+      NGX_HTTP_LLM_KSERVE, &ngx_http_llm_tgi_codec },
+
+    { ngx_string("/v2/health/live"), NGX_HTTP_LLM_READ,
+      NGX_HTTP_LLM_KSERVE_LIVE, &ngx_http_llm_tgi_codec },
+
+    { ngx_string("/v2/health/ready"), NGX_HTTP_LLM_READ,
+      NGX_HTTP_LLM_KSERVE_LIVE, &ngx_http_llm_tgi_codec },
+
+    { ngx_string("/v2/models/*/versions/*/ready"), NGX_HTTP_LLM_READ,
+      NGX_HTTP_LLM_KSERVE_LIVE, &ngx_http_llm_tgi_codec },
+
+    { ngx_string("/v2/models/*/versions/*"), NGX_HTTP_LLM_READ,
+      NGX_HTTP_LLM_KSERVE_MODEL, &ngx_http_llm_tgi_codec },
+
+    { ngx_string("/v2/models/*/versions/*/infer"), NGX_HTTP_POST,
+      NGX_HTTP_LLM_KSERVE_INFER, &ngx_http_llm_tgi_codec },
 
     { ngx_string("/tokenize"), NGX_HTTP_POST,
       NGX_HTTP_LLM_TOKENIZE, &ngx_http_llm_tgi_codec },
@@ -142,9 +163,7 @@ ngx_http_llm_route(ngx_http_llm_ctx_t *ctx)
                 continue;
             }
 
-        } else if (p->path.len != path.len
-                   || ngx_strncmp(p->path.data, path.data, path.len) != 0)
-        {
+        } else if (!ngx_http_llm_route_match(ctx, p, &path)) {
             continue;
         }
 
@@ -238,6 +257,61 @@ ngx_http_llm_route_below(ngx_str_t *path, const char *prefix)
 }
 
 
+/*
+ * Whether the path is that of the table.  There, * stands for a segment: the
+ * first for the name of a model, the second for its version.
+ */
+
+static ngx_uint_t
+ngx_http_llm_route_match(ngx_http_llm_ctx_t *ctx,
+    const ngx_http_llm_path_t *p, ngx_str_t *path)
+{
+    u_char      *c, *end, *pattern, *last;
+    ngx_str_t    names[2];
+    ngx_uint_t   n;
+
+    n = 0;
+    c = path->data;
+    end = c + path->len;
+    last = p->path.data + p->path.len;
+
+    for (pattern = p->path.data; pattern < last; pattern++) {
+
+        if (*pattern != '*') {
+
+            if (c == end || *c++ != *pattern) {
+                return 0;
+            }
+
+            continue;
+        }
+
+        names[n].data = c;
+
+        while (c < end && *c != '/') {
+            c++;
+        }
+
+        names[n].len = c - names[n].data;
+
+        if (names[n++].len == 0) {
+            return 0;
+        }
+    }
+
+    if (c != end) {
+        return 0;
+    }
+
+    if (n) {
+        ctx->arg = names[0];
+        ctx->version = names[n - 1];
+    }
+
+    return 1;
+}
+
+
 ngx_str_t *
 ngx_http_llm_route_methods(ngx_http_llm_ctx_t *ctx)
 {
@@ -254,9 +328,9 @@ ngx_http_llm_route_methods(ngx_http_llm_ctx_t *ctx)
 
     for (p = ngx_http_llm_paths; p->path.len; p++) {
 
-        if (ctx->conf->route == NGX_HTTP_LLM_ANY && !ctx->arg.len
-            ? (p->path.len == path.len
-               && ngx_strncmp(p->path.data, path.data, path.len) == 0)
+        if (ctx->conf->route == NGX_HTTP_LLM_ANY
+            && ctx->route != NGX_HTTP_LLM_MODELS
+            ? ngx_http_llm_route_match(ctx, p, &path)
             : p->route == ctx->route)
         {
             methods |= p->methods;

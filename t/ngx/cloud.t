@@ -1,4 +1,4 @@
-# cloud.t - the envelopes of cloud platforms: POST /invocations (SageMaker), POST /vertex (Vertex AI).
+# cloud.t - the envelopes of cloud platforms: POST /invocations (SageMaker), POST /vertex (Vertex AI), /v2 (KServe).
 
 use strict;
 use warnings;
@@ -118,6 +118,46 @@ subtest 'errors of /vertex' => sub {
     is $http->post('/short/vertex', { instances => [$long] })->status, 424, 'llm_generation_timeout';
     my $kept = $http->post('/vertex', { instances => [ $ok, { inputs => '' } ] }, keep => 1);
     is $http->request(POST => '/vertex', json => { instances => [$ok] }, on => $kept)->status, 200, 'the connection goes on';
+};
+
+subtest 'KServe' => sub {
+    my $infer = '/v2/models/any/versions/3/infer';
+    is_deeply $http->get('/v2')->json, { name => 'text-generation-inference', version => $http->get('/info')->json->{version},
+        extensions => [qw(health models metrics)] }, 'GET /v2';
+    is_deeply $http->get($_)->json, { live => $true }, $_ for qw(/v2/health/live /v2/health/ready /v2/models/any/versions/3/ready);
+    is_deeply $http->get('/v2/models/any/versions/3')->json, { name => 'any', version => '3', extensions => [qw(infer ready)] }, 'a model';
+    is $http->get($_)->status, 404, $_ for qw(/v2/models/any /v2/models/any/versions /v2/models//versions/3 /v2/models/any/versions/3/x /v2/x);
+    is $http->get($infer)->header('allow'), 'POST, OPTIONS', 'only POST infers';
+    my $input = sub { my ($text) = @_; utf8::encode($text); return { name => 'i', datatype => 'BYTES', shape => [ 1, length $text ], data => [ unpack 'C*', $text ] } };
+    my @prompts = ('One, two, ', "\x{e9}\x{65e5}\x{672c}");
+    my $greedy = { max_new_tokens => 6, do_sample => $false };
+    my @want = map { $http->post('/generate', { inputs => $_, parameters => $greedy })->json->{generated_text} } @prompts;
+    my $x = $http->post($infer, { id => '42', parameters => $greedy, inputs => [ map { $input->($_) } @prompts ], outputs => [ { name => 'a' }, { name => 'b' } ] });
+    is $x->status, 200, 'infer' or diag $x->body;
+    my $j = $x->json;
+    is $j->{id}, '42', 'id';
+    is_deeply [ map { [ @$_{qw(name datatype)} ] } @{ $j->{outputs} } ], [ [ a => 'BYTES' ], [ b => 'BYTES' ] ], 'outputs in order';
+    for my $i (0, 1) {
+        my $text = pack 'C*', @{ $j->{outputs}[$i]{data} };
+        is_deeply $j->{outputs}[$i]{shape}, [ 1, length $text ], 'shape';
+        utf8::decode($text);
+        is $text, $want[$i], 'text';
+    }
+    my %ok = (id => '1', inputs => [ $input->('a') ], outputs => [ { name => 'o' } ], parameters => { max_new_tokens => 1 });
+    is_deeply $http->post($infer, { id => '1', inputs => [], outputs => [] })->json, { id => '1', outputs => [] }, 'none';
+    for ([ { outputs => [] }, qr/^Inputs and outputs length mismatch$/, 'length mismatch' ], [ { inputs => [ { data => [ 0xc3, 0x28 ] } ] }, qr/not valid UTF-8/, 'utf8' ],
+        [ { inputs => [ { data => [256] } ] }, qr/inputs\[0\]\.data\[0\]: expected u8/, 'validation' ], [ { inputs => [ {} ] }, qr/inputs\[0\]\.data: expected a sequence/, 'validation' ],
+        [ { id => 5 }, qr/id: invalid/, 'validation' ], [ { outputs => [ {} ] }, qr/outputs\[0\]: missing field `name`/, 'validation' ],
+        [ { inputs => [ { data => [] } ] }, qr/`inputs` cannot be empty/, 'validation' ], [ { parameters => { top_k => 0 } }, qr/`top_k` must be strictly positive/, 'validation' ],
+        [ { parameters => 5 }, qr/parameters: invalid/, 'validation' ])
+    {
+        my ($change, $message, $type) = @$_;
+        $x = $http->post($infer, { %ok, %$change });
+        is_deeply [ $x->status, $x->json->{error_type} ], [ 422, $type ], 'refused: ' . substr $LLM::HTTP::JSON->encode($change), 0, 60;
+        like $x->json->{error}, $message, 'message';
+    }
+    is $http->post('/few/v2/models/m/versions/1/infer', { %ok, inputs => [ map { $input->('a') } 1 .. 4 ], outputs => [ map { { name => "o$_" } } 1 .. 4 ] })->json->{error_type},
+        'batch size exceeded', 'too many';
 };
 
 subtest 'the client goes' => sub {

@@ -194,7 +194,7 @@ subtest 'OPTIONS and wrong methods, on every route' => sub {
     my $paths = $http->get('/openapi.json')->json->{paths};
     for my $path (sort keys %$paths) {
         my $allow = join ', ', ($paths->{$path}{get} ? qw(GET HEAD) : ()), ($paths->{$path}{post} ? 'POST' : ()), 'OPTIONS';
-        my $url = $path =~ s/\{id\}/m/r;
+        my $url = $path =~ s/\{\w+\}/m/gr;
         my $x = $http->request(OPTIONS => $url, headers => [ Origin => 'http://a.example', 'Access-Control-Request-Method' => 'POST' ]);
         is_deeply [ $x->status, $x->body, $x->header('allow'), $x->header('access-control-allow-origin') ], [ 204, '', $allow, '*' ], "OPTIONS $path";
         for my $method (qw(PUT DELETE PATCH), $paths->{$path}{post} ? () : 'POST', $paths->{$path}{get} ? () : qw(GET HEAD)) {
