@@ -185,6 +185,14 @@ def run(module, *args):
             tap.diag(traceback.format_exc()[-4000:])
 
 
+def case(name, test, *args):
+    """A test for run() from a table: the function with further arguments, and a name."""
+    def one(s):
+        test(s, *args)
+    one.__doc__ = name
+    return one
+
+
 def raises(kind, call):
     """The exception of this kind that the call raises."""
     try:

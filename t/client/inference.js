@@ -41,6 +41,28 @@ run({
         assert.equal(chunks.map((c) => c.choices[0].delta.content).join(''), text);
         assert.equal(chunks.at(-1).choices[0].finish_reason, 'length');
     },
+    'inference: grammar and response_format': async () => {
+        for (const seed of [1, 2, 3]) {
+            const out = await client.textGeneration({ inputs: 'A', parameters: {
+                max_new_tokens: 60, seed, do_sample: true, grammar: { type: 'regex', value: '[a-f]{3}-\\d{2}' } } });
+            assert.match(out.generated_text, /^[a-f]{3}-\d{2}$/);
+            const chat = await client.chatCompletion({ messages, max_tokens: 100, seed, response_format: {
+                type: 'json_schema', json_schema: { name: 'n', schema: { enum: ['yes', 'no'] } } } });
+            assert.ok(['"yes"', '"no"'].includes(chat.choices[0].message.content));
+        }
+    },
+    'inference: tools, streamed and not': async () => {
+        const tools = [{ type: 'function', function: { name: 'pick', parameters: {
+            type: 'object', properties: { n: { type: 'integer', minimum: 0, maximum: 9 } }, required: ['n'] } } }];
+        const args = { messages, max_tokens: 300, seed: 1, tools, tool_choice: 'required', parallel_tool_calls: false };
+        const { message } = (await client.chatCompletion(args)).choices[0];
+        assert.equal(message.tool_calls[0].function.name, 'pick');
+        const { n } = JSON.parse(message.tool_calls[0].function.arguments);
+        assert.ok(Number.isInteger(n) && n >= 0 && n <= 9);
+        const chunks = await all(client.chatCompletionStream(args));
+        assert.equal(chunks.flatMap((c) => c.choices[0].delta.tool_calls ?? []).map((c) => c.function.arguments).join(''),
+            message.tool_calls[0].function.arguments);
+    },
     'inference: errors': async () => {
         const e = await rejects(InferenceClientProviderApiError, plain.chatCompletion({ messages, temperature: -1 }));
         assert.equal(e.httpResponse.status, 422);

@@ -6,7 +6,7 @@ harness.environment("venv")
 import tap  # noqa: E402
 
 CONF = """
-    llm_model m { weights {root}/t/fixtures/models/smollm2; kv_cache 16m f32; threads 1; }
+    llm_model m { weights {root}/t/fixtures/models/smollm2; context 1024; kv_cache 16m f32; threads 1; }
     llm_model plain { weights {root}/t/fixtures/models/smollm2; kv_cache 16m f32; threads 1; template plain.jinja; }
     server {
         listen 127.0.0.1:{port};

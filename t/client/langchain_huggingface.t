@@ -4,10 +4,12 @@ import harness
 
 harness.environment("venv-tgi")
 import asyncio  # noqa: E402
+import typing  # noqa: E402
 
 from langchain_core.messages import HumanMessage, SystemMessage  # noqa: E402
 from langchain_core.output_parsers import StrOutputParser  # noqa: E402
 from langchain_core.prompts import PromptTemplate  # noqa: E402
+from langchain_core.tools import tool  # noqa: E402
 from langchain_huggingface import ChatHuggingFace, HuggingFaceEndpoint  # noqa: E402
 
 import tap  # noqa: E402
@@ -20,10 +22,12 @@ TEXT = FIRST["greedy"]["text"]
 CONF = """
     llm_model m { weights {root}/t/fixtures/models/smollm2; kv_cache 16m f32; threads 1; }
     llm_model plain { weights {root}/t/fixtures/models/smollm2; kv_cache 16m f32; threads 1; template plain.jinja; }
+    llm_model long { weights {root}/t/fixtures/models/smollm2; context 1024; kv_cache 16m f32; threads 1; }
     server {
         listen 127.0.0.1:{port};
         location / { llm_pass m; }
         location /plain { llm_pass plain; }
+        location /long { llm_pass long; }
     }
 """
 
@@ -82,6 +86,21 @@ def test_chat_stream(s):
     """ChatHuggingFace: a stream"""
     pieces = list(chat(s, "/plain").stream([HumanMessage(FIRST["prompt"])]))
     equal("".join(p.content for p in pieces), TEXT)
+
+
+@tool
+def pick(number: typing.Literal[1, 2, 3]) -> str:
+    """Picks a number."""
+    return str(number)
+
+
+def test_tools(s):
+    """ChatHuggingFace: bind_tools"""
+    for seed in range(4):
+        llm = ChatHuggingFace(llm=endpoint(s, "/long"), model_id="m", max_tokens=400, seed=seed)
+        out = llm.bind_tools([pick], tool_choice="required").invoke("One?")
+        equal([c["name"] for c in out.tool_calls], ["pick"])
+        assert out.tool_calls[0]["args"]["number"] in (1, 2, 3), out.tool_calls
 
 
 with harness.Server(CONF, {"plain.jinja": "{{ messages[0].content }}"}) as server:

@@ -8,7 +8,7 @@ import os  # noqa: E402
 import typing  # noqa: E402
 
 from langchain_core.messages import AIMessage, HumanMessage  # noqa: E402
-from langchain_openai import ChatOpenAI, OpenAI  # noqa: E402
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings  # noqa: E402
 from pydantic import BaseModel, Field  # noqa: E402
 
 import tap  # noqa: E402
@@ -86,6 +86,13 @@ def test_structured(s):
         llm = chat(s, "", max_tokens=150, temperature=1, seed=seed)
         out = llm.with_structured_output(Answer, method="json_schema").invoke("Hello")
         assert isinstance(out, Answer), out
+
+
+def test_embeddings(s):
+    """OpenAIEmbeddings: documents and a query"""
+    e = OpenAIEmbeddings(base_url=s.url + "/v1", api_key="unused", model="m", check_embedding_ctx_length=False)
+    documents = e.embed_documents(["one", "two", "three"])
+    near(e.embed_query("two"), documents[1], tolerance=1e-5)
 
 
 def test_errors(s):

@@ -3,6 +3,8 @@
 
 const assert = require('node:assert/strict');
 const OpenAI = require('openai');
+const { zodFunction, zodResponseFormat } = require('openai/helpers/zod');
+const { z } = require('zod');
 const { all, near, reference, rejects, run, url } = require('./cases.js');
 
 const [FIRST] = reference('smollm2');
@@ -11,6 +13,8 @@ const client = (path = '', more = {}) => new OpenAI({ baseURL: `${url}${path}/v1
 const plain = client('/plain');
 const messages = [{ role: 'user', content: FIRST.prompt }];
 const greedy = { model: 'm', max_tokens: ids.length, temperature: 0 };
+
+const Weather = z.object({ city: z.enum(['Rome', 'Oslo']), days: z.number().int().min(1).max(5) });
 
 run({
     'openai: completions, text and token ids': async () => {
@@ -67,6 +71,34 @@ run({
             stream.controller.abort();
             break;
         }
+    },
+    'openai: chat, parse() with a zod schema': async () => {
+        for (const seed of [1, 2, 3]) {
+            const out = await client().chat.completions.parse(
+                { model: 'm', messages, max_tokens: 300, seed, response_format: zodResponseFormat(Weather, 'weather') });
+            assert.equal(out.choices[0].finish_reason, 'stop');
+            Weather.parse(out.choices[0].message.parsed);
+        }
+    },
+    'openai: chat, tools, streamed and not': async () => {
+        const tools = [zodFunction({ name: 'weather', parameters: Weather })];
+        for (const seed of [1, 2, 3]) {
+            const args = { model: 'm', messages, max_tokens: 300, seed, tools, tool_choice: 'required', parallel_tool_calls: false };
+            const out = await client().chat.completions.parse(args);
+            const [call] = out.choices[0].message.tool_calls;
+            assert.equal(out.choices[0].finish_reason, 'tool_calls');
+            Weather.parse(call.function.parsed_arguments);
+            const final = await client().chat.completions.stream(args).finalChatCompletion();
+            assert.equal(final.choices[0].message.tool_calls[0].function.arguments, call.function.arguments);
+        }
+    },
+    'openai: responses and embeddings': async () => {
+        const out = await plain.responses.create(
+            { model: 'm', input: FIRST.prompt, temperature: 0, max_output_tokens: ids.length });
+        assert.equal(out.output_text, text);
+        const base64 = await client().embeddings.create({ model: 'm', input: FIRST.prompt });
+        const float = await client().embeddings.create({ model: 'm', input: FIRST.prompt, encoding_format: 'float' });
+        near(base64.data[0].embedding, float.data[0].embedding);
     },
     'openai: errors': async () => {
         for (const stream of [false, true]) {

@@ -258,6 +258,22 @@ def test_models(s):
     equal(client(s).models.retrieve("m").id, "m")
 
 
+def test_embeddings(s):
+    """embeddings: in base64 as the client asks by itself, and as numbers; of texts and of token ids"""
+    c = client(s)
+    texts = [FIRST["prompt"], LETTER["prompt"]]
+    out = c.embeddings.create(model="m", input=texts)
+    equal(([d.index for d in out.data], out.usage.prompt_tokens),
+          ([0, 1], sum(len(x["input_ids"]) for x in (FIRST, LETTER))))
+    numbers = c.embeddings.create(model="m", input=texts, encoding_format="float")
+    ids = c.embeddings.create(model="m", input=[FIRST["input_ids"], LETTER["input_ids"]])
+    for got in numbers, ids:
+        for a, b in zip(got.data, out.data):
+            near(a.embedding, b.embedding, tolerance=1e-5)
+    near([sum(x * x for x in d.embedding) for d in out.data], [1, 1], "length")
+    raises(openai.UnprocessableEntityError, lambda: c.embeddings.create(model="m", input=[]))
+
+
 def test_async(s):
     """many requests at once through the asynchronous client"""
     import asyncio
