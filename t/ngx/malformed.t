@@ -19,7 +19,7 @@ srand $SEED;
 
 my $n = LLM::Nginx->new;
 $n->conf(<<'EOC');
-    llm_model m { weights %%ROOT%%/t/fixtures/gguf/smollm2-Q4_1.gguf; context 64; kv_cache 8m; }
+    llm_model m { weights %%ROOT%%/t/fixtures/gguf/smollm2-Q4_1.gguf; context 1024; kv_cache 32m; }
     keepalive_requests 100000;
     server { listen 127.0.0.1:%%PORT%%; location / { llm_pass m; llm_default_max_new_tokens 3; } }
 EOC
@@ -39,6 +39,12 @@ my %bodies = (
     '/v1/completions'      => { prompt => [ 'a', 'b' ], max_tokens => 2, echo => $true, logprobs => 1, stop => [ 'a', 'b' ] },
     '/vertex'              => { instances => [ { inputs => 'a', parameters => { max_new_tokens => 2 } }, { @hi, max_tokens => 2 } ] },
     '/invocations'         => { inputs => 'Hello', parameters => { max_new_tokens => 2 } },
+    '/v1/embeddings'       => { input => [ 'a', 'b' ], encoding_format => 'float', truncate_prompt_tokens => 5 },
+    '/v1/responses'        => { instructions => 'be good', max_output_tokens => 2, text => { format => { type => 'text' } }, tool_choice => 'none',
+        input => [ { role => 'user', content => [ { type => 'input_text', text => 'w?' } ] }, { type => 'function_call', call_id => 'c', name => 'f', arguments => '{}' },
+            { type => 'function_call_output', call_id => 'c', output => 'sun' } ],
+        tools => [ { type => 'function', name => 'f', parameters => { type => 'object', properties => {} } } ] },
+    '/v2/models/m/versions/1/infer' => { id => '1', parameters => { max_new_tokens => 2 }, inputs => [ { name => 'i', data => [ 65, 66 ] } ], outputs => [ { name => 'o' } ] },
     '/tokenize'            => { inputs => "h\x{e9}llo" },
     '/chat_tokenize'       => {@hi},
     '/detokenize'          => { tokens => [ 1, 2, 3 ] },
