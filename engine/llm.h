@@ -193,6 +193,12 @@ typedef struct {
     uint32_t      n_parallel;   /* sequences in one step; 0: 64 */
     uint32_t      n_threads;    /* compute threads of the leader; 0: one for each core */
     uint32_t      max_top;      /* most alternatives reported for a token (top_n_tokens); 0: 20 */
+    /*
+     * Speculation: most tokens that are copied from an earlier place of the sequence and checked in
+     * the step that makes the next one, 0..16; 0: off. The tokens of a job are the same with and
+     * without, bit for bit; text that repeats itself or its prompt takes fewer steps.
+     */
+    uint32_t      speculate;
 } llm_engine_conf_t;
 
 /*
@@ -233,6 +239,7 @@ typedef struct {
     uint64_t n_steps, n_prefill_tokens, n_cached_tokens, n_decode_tokens, n_preemptions,
         n_takeovers;
     uint64_t prefill_ns, decode_ns;     /* time of steps with and without prompt tokens */
+    uint64_t n_drafted, n_accepted;     /* tokens of speculation: checked, and of these kept */
     int32_t  leader_pid;                /* 0: none just now */
     uint64_t last_step_age_ms;          /* since the leader last showed a sign of life */
 } llm_stats_t;

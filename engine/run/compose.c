@@ -131,19 +131,46 @@ make_room(llm_sched_t *s, uint32_t i, uint32_t n)
     }
 }
 
+/*
+ * Drafts for a sequence that waits for its next token only; they stand behind its tokens in the
+ * record, where nobody sees them. They take no page of their own: what they compute is worth less
+ * than what another sequence has in it.
+ */
+static uint32_t
+draft(llm_sched_t *s, llm_seq_t *q, uint32_t max)
+{
+    llm_slot_t *slot = q->slot;
+    int32_t *tokens = llm_slot_tokens(slot);
+    uint32_t n_new = q->n_tokens - slot->n_prompt, room = llm_seq_capacity(s, q) - q->n_past - 1;
+
+    /* one token comes without a draft */
+    uint32_t most = n_new < slot->max_new ? slot->max_new - n_new - 1 : 0;
+    most = most < room ? most : room;
+    most = most < max ? most : max;
+    if (n_new == 0 || most == 0) {
+        return 0;
+    }
+    uint32_t n = llm_spec_wanted(&q->spec, most);
+    n = n > 0 ? llm_spec_lookup(tokens, q->n_tokens, n) : 0;
+    return llm_constrained(slot) ? llm_constrain_fits(s->constrain, slot, tokens + q->n_tokens, n)
+                                 : n;
+}
+
+/* n tokens of the sequence, the last n_drafts of which are drafts. */
 static void
-batch_add(llm_sched_t *s, uint32_t i, uint32_t n)
+batch_add(llm_sched_t *s, uint32_t i, uint32_t n, uint32_t n_drafts)
 {
     llm_seq_t *q = &s->seqs[i];
     llm_slot_t *slot = q->slot;
     uint32_t nx = cross_pages(s, q), first = nx > 0 ? slot->n_prompt : 0;
-    bool complete = q->n_past + n == llm_seq_target(s, q);
+    bool complete = q->n_past + n == llm_seq_target(s, q) + n_drafts;
 
     if (n == 0) {
         return;
     }
     q->n_step = n;
-    q->n_rows = complete && (slot->max_new > 0 || slot->embed != LLM_EMBED_NONE) ? 1 : 0;
+    q->n_drafts = n_drafts;
+    q->n_rows = complete && (slot->max_new > 0 || slot->embed != LLM_EMBED_NONE) ? 1 + n_drafts : 0;
     if (nx == 0 && q->no_share && q->n_past < slot->n_prompt) {
         q->n_rows = n;
     }
@@ -176,15 +203,23 @@ embeddings_last(llm_sched_t *s)
     }
 }
 
+/* Sequences that wait for their next token only. */
+static uint32_t
+count_streams(const llm_sched_t *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_seqs; i++) {
+        n += llm_seq_target(s, &s->seqs[i]) - s->seqs[i].n_past == 1;
+    }
+    return n;
+}
+
 /* Prompt tokens of this step: as many as its time allows. */
 static uint32_t
-prompt_budget(const llm_sched_t *s)
+prompt_budget(const llm_sched_t *s, uint32_t n_streams)
 {
-    uint32_t n_single = 0, budget = LLM_SCHED_PIECE;
-    for (uint32_t i = 0; i < s->n_seqs; i++) {
-        n_single += llm_seq_target(s, &s->seqs[i]) - s->seqs[i].n_past == 1;
-    }
-    uint64_t target_ns = n_single > 0 ? STREAM_NS : ALONE_NS;
+    uint32_t budget = LLM_SCHED_PIECE;
+    uint64_t target_ns = n_streams > 0 ? STREAM_NS : ALONE_NS;
     if (s->prefill_ns > 0 && budget * s->prefill_ns > (double) target_ns) {
         budget = (uint32_t) ((double) target_ns / s->prefill_ns);
     }
@@ -209,11 +244,14 @@ llm_sched_compose(llm_sched_t *s)
     uint32_t total = 0;
     s->n_batch = 0;
     for (uint32_t i = 0; i < s->n_seqs; i++) {
-        s->seqs[i].n_step = 0;
+        s->seqs[i].n_step = s->seqs[i].n_drafts = 0;
         s->seqs[i].encode = false;
         catch_up(s, &s->seqs[i]);
     }
-    uint32_t budget = prompt_budget(s);
+    uint32_t n_streams = count_streams(s), budget = prompt_budget(s, n_streams);
+    /* the more streams fill the step, the more a row costs: they share the drafts */
+    uint32_t n_each = n_streams > 0 ? LLM_SPEC_MAX / n_streams : 0;
+    n_each = n_each < s->speculate ? n_each : s->speculate;
     for (uint32_t i = 0; i < s->n_seqs; i++) {
         llm_seq_t *q = &s->seqs[i];
         if (llm_sched_encdec(s) && q->n_past < q->slot->n_prompt) {
@@ -224,8 +262,9 @@ llm_sched_compose(llm_sched_t *s)
                  n = pending == 1 || pending < budget ? pending : budget;
         if (n > 0 && !waits(s, i)) {
             n = make_room(s, i, n);
-            batch_add(s, i, n);
-            total += n;
+            uint32_t n_drafts = pending == 1 && n == 1 && n_each > 0 ? draft(s, q, n_each) : 0;
+            batch_add(s, i, n + n_drafts, n_drafts);
+            total += n + n_drafts;
             budget -= pending == 1 ? 0 : n;
         }
     }

@@ -281,6 +281,33 @@ take(llm_sched_t *s, llm_seq_t *q, int32_t id, uint64_t now)
     atomic_store_explicit(&slot->last_ns, now, memory_order_relaxed);
 }
 
+/*
+ * Takes the tokens of the step: the one that comes next, and as long as a draft was what the
+ * sampler chose, the one behind it. The keys and values of a wrong draft stay behind n_past, where
+ * the right ones will overwrite them.
+ */
+static void
+take_all(llm_sched_t *s, llm_seq_t *q, uint64_t now)
+{
+    const int32_t *drafts = llm_slot_tokens(q->slot) + q->n_tokens,
+                  *picked = s->picked + q->row0 + q->n_rows - 1 - q->n_drafts;
+    uint32_t kept = 0;
+
+    for (;; kept++) {
+        bool right = kept < q->n_drafts && drafts[kept] == picked[kept];
+        take(s, q, picked[kept], now);
+        if (!right || q->broken || seq_ended(s, q) != LLM_FINISH_NONE) {
+            break;
+        }
+        q->n_past++;
+    }
+    if (q->n_drafts > 0) {
+        llm_spec_learn(&q->spec, q->n_drafts, kept);
+        llm_sched_count(&s->stats->n_drafted, q->n_drafts);
+        llm_sched_count(&s->stats->n_accepted, kept);
+    }
+}
+
 /* Makes the step visible: one store for each sequence. */
 static void
 publish(llm_sched_t *s, uint64_t now)
@@ -289,12 +316,12 @@ publish(llm_sched_t *s, uint64_t now)
         llm_seq_t *q = &s->seqs[s->who[b]];
         uint32_t before = q->n_tokens;
 
-        q->n_past += q->n_step;
+        q->n_past += q->n_step - q->n_drafts;
         if (q->n_past == llm_seq_target(s, q) && q->slot->max_new > 0) {
-            take(s, q, s->picked[q->row0 + q->n_rows - 1], now);
+            take_all(s, q, now);
         }
         if (q->broken) {
-            continue;           /* ended below; a new leader comes to the same end */
+            q->n_past--;        /* it ends below; a new leader computes this again and ends it */
         }
         atomic_store_explicit(&q->slot->progress, llm_progress(q->n_tokens, q->n_past),
                               memory_order_release);
@@ -325,7 +352,8 @@ llm_sched_step(llm_sched_t *s)
     finish_ended(s);
     uint32_t n = llm_sched_compose(s), n_prefill = 0;
     for (uint32_t b = 0; b < s->n_batch; b++) {
-        n_prefill += s->batch[b].n > 1 ? s->batch[b].n : 0;
+        uint32_t n_step = s->batch[b].n - s->seqs[s->who[b]].n_drafts;
+        n_prefill += n_step > 1 ? n_step : 0;
     }
 
     atomic_store_explicit(&s->stats->pages_free, llm_kv_n_free(s->kv), memory_order_relaxed);
@@ -394,8 +422,8 @@ adopt_all(llm_sched_t *s)
 
 llm_code_t
 llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_shared_t *shared,
-              llm_kv_type_t kv_type, uint32_t n_parallel, const llm_sched_host_t *host,
-              llm_sched_stats_t *stats, llm_err_t *err)
+              llm_kv_type_t kv_type, uint32_t n_parallel, uint32_t speculate,
+              const llm_sched_host_t *host, llm_sched_stats_t *stats, llm_err_t *err)
 {
     *out = NULL;
     llm_sched_t *s = calloc(1, sizeof(*s));
@@ -408,9 +436,10 @@ llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_sha
     s->host = *host;
     s->stats = stats;
     s->n_parallel = n_parallel;
+    s->speculate = speculate;
     s->n_threads = llm_pool_size(pool);
 
-    uint32_t max_tokens = LLM_SCHED_PIECE + n_parallel;
+    uint32_t max_tokens = LLM_SCHED_PIECE + n_parallel + LLM_SPEC_MAX;
     if (m->enc.n_layers > 0 && max_tokens < shared->n_ctx) {
         max_tokens = shared->n_ctx;     /* an encoder takes its whole input in one step */
     }

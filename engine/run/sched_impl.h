@@ -12,6 +12,7 @@
 #include "forward.h"
 #include "sample.h"
 #include "sched.h"
+#include "spec.h"
 
 /* A sequence that the leader works on. */
 typedef struct {
@@ -19,7 +20,9 @@ typedef struct {
     uint64_t    chain;          /* hash of the last full page that is computed */
     uint32_t    n_chained;      /* tokens that chain covers */
     uint32_t    n_past, n_tokens;
-    uint32_t    n_step;         /* tokens in this step */
+    uint32_t    n_step;         /* tokens in this step ... */
+    uint32_t    n_drafts;       /* ... the last ones of which are guesses */
+    llm_spec_t  spec;
     uint32_t    row0, n_rows;   /* its logits rows in this step */
     bool        no_share;       /* every position needs its own pass: none is from the cache */
     bool        encode;         /* this step runs the encoder over its prompt */
@@ -42,7 +45,7 @@ struct llm_sched {
     llm_fwd_t         *fwd;
     llm_sched_host_t   host;
     llm_sched_stats_t *stats;
-    uint32_t           n_parallel, n_threads;
+    uint32_t           n_parallel, n_threads, speculate;
     llm_sampler_t    **samplers;        /* [n_threads] */
     llm_seq_t         *seqs;            /* [n_parallel] running, oldest first */
     uint32_t           n_seqs;

@@ -3,6 +3,7 @@
  */
 #include "arena.h"
 #include "run/forward.h"
+#include "run/spec.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -105,7 +106,8 @@ resolve(llm_engine_conf_t *c, const llm_model_t *m, llm_err_t *err)
         || (rc = in_range("slots", c->n_slots, 1, MAX_SLOTS, err)) != LLM_OK
         || (rc = in_range("parallel", c->n_parallel, 1, MAX_PARALLEL, err)) != LLM_OK
         || (rc = in_range("threads", c->n_threads, 1, MAX_THREADS, err)) != LLM_OK
-        || (rc = in_range("alternatives of a token", c->max_top, 1, MAX_TOP, err)) != LLM_OK)
+        || (rc = in_range("alternatives of a token", c->max_top, 1, MAX_TOP, err)) != LLM_OK
+        || (rc = in_range("drafts", c->speculate, 0, LLM_SPEC_MAX, err)) != LLM_OK)
     {
         return rc;
     }
@@ -336,6 +338,8 @@ llm_engine_stats(const llm_engine_t *e, llm_stats_t *out)
         .n_takeovers = a->n_takeovers,
         .prefill_ns = s->prefill_ns,
         .decode_ns = s->decode_ns,
+        .n_drafted = s->n_drafted,
+        .n_accepted = s->n_accepted,
         .leader_pid = a->leader_pid,
     };
     for (uint32_t i = 0; i < LLM_MAX_WORKERS; i++) {

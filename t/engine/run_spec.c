@@ -1,0 +1,91 @@
+/*
+ * run_spec.c - lookup of drafts against the obvious way, and how trust grows and shrinks.
+ */
+#include "../../engine/run/spec.c"
+#include "tap.h"
+
+#define MAX 300
+
+/* The longest earlier occurrence of the last tokens, the latest one of equals, by trying all. */
+static uint32_t
+slow(const int32_t *t, uint32_t n, uint32_t *from)
+{
+    uint32_t best = 0;
+    for (uint32_t end = 1; end < n; end++) {        /* t[.. end) ends like t[.. n) */
+        uint32_t len = 0;
+        while (len < end && len < ENOUGH && t[end - 1 - len] == t[n - 1 - len]) {
+            len++;
+        }
+        if (len >= best) {
+            best = len;
+            *from = end;
+        }
+    }
+    return best >= MIN_MATCH ? best : 0;
+}
+
+static void
+test_lookup(void)
+{
+    int bad = 0, found = 0;
+    srand(3);
+    for (int i = 0; i < 20000; i++) {
+        int32_t t[MAX + LLM_SPEC_MAX];
+        uint32_t n = 1 + (uint32_t) rand() % (MAX - 1), from = 0, want = 1 + (uint32_t) rand() % LLM_SPEC_MAX;
+        int32_t kinds = 1 + rand() % 40;
+        for (uint32_t k = 0; k < n; k++) {
+            t[k] = rand() % kinds;
+        }
+        bool there = slow(t, n, &from) > 0;
+        uint32_t got = llm_spec_lookup(t, n, want);
+        bad += got != (there ? want : 0);
+        for (uint32_t k = 0; k < got; k++) {
+            bad += t[n + k] != t[from + k];
+        }
+        found += there;
+    }
+    ok(bad == 0 && found > 5000, "the longest and latest occurrence (%d of 20000 have one)", found);
+
+    int32_t loop[20] = { 7, 1, 2, 1, 2 };
+    ok(llm_spec_lookup(loop, 5, 6) == 6 && loop[5] == 1 && loop[6] == 2 && loop[9] == 1 && loop[10] == 2, "a loop goes on with its own drafts");
+    int32_t one[20] = { 4, 9, 4 };
+    is_int(llm_spec_lookup(one, 3, 4), 0, "one equal token is not enough");
+    is_int(llm_spec_lookup(one, 1, 4), 0, "nothing before");
+}
+
+/* Share of rows that are drafts which fail, over n steps in which nothing is ever kept. */
+static void
+test_trust(void)
+{
+    llm_spec_t s = { 0 };
+    uint32_t drafts = 0;
+    for (int i = 0; i < 1000; i++) {
+        uint32_t n = llm_spec_wanted(&s, LLM_SPEC_MAX);
+        drafts += n;
+        if (n > 0) {
+            llm_spec_learn(&s, n, 0);
+        }
+    }
+    ok(drafts > 0 && drafts < 50, "1000 steps without luck: %u drafts", drafts);
+    uint32_t steps = 0;
+    for (; llm_spec_wanted(&s, LLM_SPEC_MAX) == 0 && steps < 1000; steps++) {
+    }
+    ok(steps <= MAX_PAUSE, "but it tries again");
+    s = (llm_spec_t) { 0 };
+    for (int i = 0; i < 5; i++) {
+        uint32_t n = llm_spec_wanted(&s, LLM_SPEC_MAX);
+        llm_spec_learn(&s, n, n);
+    }
+    is_int(llm_spec_wanted(&s, LLM_SPEC_MAX), LLM_SPEC_MAX, "with luck it soon has the most");
+    is_int(llm_spec_wanted(&s, 2), 2, "or what is allowed");
+    llm_spec_learn(&s, LLM_SPEC_MAX, 1);
+    is_int(llm_spec_wanted(&s, LLM_SPEC_MAX), LLM_SPEC_MAX / 2, "and half of it when most were wrong");
+}
+
+int
+main(void)
+{
+    test_lookup();
+    test_trust();
+    return done_testing();
+}
