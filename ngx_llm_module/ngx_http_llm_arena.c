@@ -76,6 +76,7 @@ ngx_http_llm_arena_find(ngx_str_t *path, ngx_http_llm_key_t *key,
                 && k->engine.n_slots == key->engine.n_slots
                 && k->engine.n_parallel == key->engine.n_parallel
                 && k->engine.n_threads == key->engine.n_threads
+                && k->engine.speculate == key->engine.speculate
                 && k->engine.max_top == key->engine.max_top))
         {
             return instance;

@@ -66,6 +66,9 @@ static const ngx_http_llm_setting_t  ngx_http_llm_settings[] = {
     { ngx_string("parallel"), 1, NULL,
       offsetof(llm_engine_conf_t, n_parallel), { 1, 256 } },
 
+    { ngx_string("speculate"), 1, NULL,
+      offsetof(llm_engine_conf_t, speculate), { 0, 16 } },
+
     { ngx_string("slots"), 1, NULL,
       offsetof(llm_engine_conf_t, n_slots), { 1, 4096 } },
 

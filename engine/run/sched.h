@@ -38,7 +38,8 @@ typedef struct {
  */
 llm_code_t llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool,
                          llm_shared_t *shared, llm_kv_type_t kv_type, uint32_t n_parallel,
-                         uint32_t speculate, const llm_sched_host_t *host, llm_sched_stats_t *stats, llm_err_t *err);
+                         uint32_t speculate, const llm_sched_host_t *host,
+                         llm_sched_stats_t *stats, llm_err_t *err);
 void llm_sched_free(llm_sched_t *s);
 
 /* One step. False: there was nothing to do. No allocation. */

@@ -27,6 +27,8 @@ static const char usage[] =
     "  -t, --threads N       compute threads (all cores)\n"
     "  -c, --ctx N           most tokens, prompt and output (the model's, but at most 8192)\n"
     "      --kv f16|f32      format of the KV cache (f16)\n"
+    "      --speculate N     try up to N tokens a step that came next before here: the same\n"
+    "                        output, faster where it repeats the prompt or itself (0)\n"
     "  -s, --stats           afterwards print times on standard error\n\n"
     "Chat templates are the business of the nginx module; for a chat model without one, write its\n"
     "control tokens into the prompt and use --parse.\n\n"
@@ -44,7 +46,7 @@ typedef struct {
 /* Options without a letter. */
 enum {
     OPT_PARSE = 1, OPT_IGNORE_EOS, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_REPEAT,
-    OPT_SEED
+    OPT_SEED, OPT_SPECULATE
 };
 
 static const struct option options[] = {
@@ -53,6 +55,7 @@ static const struct option options[] = {
     { "file", required_argument, NULL, 'f' },
     { "parse", no_argument, NULL, OPT_PARSE },
     { "tokens", required_argument, NULL, 'n' },
+    { "speculate", required_argument, NULL, OPT_SPECULATE },
     { "ignore-eos", no_argument, NULL, OPT_IGNORE_EOS },
     { "temp", required_argument, NULL, OPT_TEMP },
     { "top-k", required_argument, NULL, OPT_TOP_K },
@@ -120,6 +123,9 @@ parse_options(int argc, char **argv, run_conf_t *c)
         case TOOL_OPT_KV:
             good = tool_engine_option(me, o, &c->engine);
             break;
+        case OPT_SPECULATE:
+            good = tool_u32(me, "--speculate", optarg, 0, 16, &c->engine.speculate);
+            break;
         case 'c':
             good = tool_u32(me, "--ctx", optarg, 2, UINT32_MAX, &c->engine.n_ctx);
             break;
@@ -148,8 +154,9 @@ seconds(uint64_t from, uint64_t to)
 }
 
 static void
-print_stats(const llm_job_view_t *v)
+print_stats(const llm_engine_t *e, const llm_job_view_t *v)
 {
+    llm_stats_t st;
     double prefill = seconds(v->queued_ns, v->first_ns), decode = seconds(v->first_ns, v->last_ns);
     fprintf(stderr, "prompt: %u tokens in %.3f s", v->n_prompt, prefill);
     if (prefill > 0) {
@@ -158,6 +165,11 @@ print_stats(const llm_job_view_t *v)
     fprintf(stderr, "; output: %u tokens", v->n_new);
     if (v->n_new > 1 && decode > 0) {
         fprintf(stderr, ", %.1f tokens/s", (v->n_new - 1) / decode);
+    }
+    llm_engine_stats(e, &st);
+    if (st.n_drafted > 0) {
+        fprintf(stderr, "; %llu of %llu drafts were right", (unsigned long long) st.n_accepted,
+                (unsigned long long) st.n_drafted);
     }
     fprintf(stderr, "\n");
 }
@@ -236,7 +248,7 @@ generate(const tool_session_t *s, const run_conf_t *c, const char *prompt, size_
         rc = stream(s, &job, detok, &view, err);
         llm_job_close(&job);
         if (c->stats) {
-            print_stats(&view);
+            print_stats(s->engine, &view);
         }
     }
     llm_detok_free(detok);

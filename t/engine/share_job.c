@@ -81,8 +81,14 @@ test_cancel(rig_t *rig)
     llm_job_t job;
 
     c.max_new = 400;
-    ok(llm_job_submit(rig->engine, &c, &job, &err) == LLM_OK, "long job");
-    ok(job_wait(rig, &job, 3, &v, 10000) && !v.done, "it runs");
+    bool runs = false;
+    for (int i = 0; i < 50 && !runs; i++) {     /* on a busy machine it may be done before it is looked at */
+        runs = llm_job_submit(rig->engine, &c, &job, &err) == LLM_OK && job_wait(rig, &job, 1, &v, 10000) && !v.done;
+        if (!runs) {
+            llm_job_close(&job);
+        }
+    }
+    ok(runs, "a long job runs");
     llm_job_t copy = job;
     llm_job_close(&job);
     llm_job_close(&job);
@@ -142,7 +148,7 @@ test_limits(rig_t *rig)
         llm_job_close(&many[--n]);
     }
     llm_stats_t st = { 0 };
-    for (int i = 0; i < 200 && (i == 0 || st.n_running + st.n_waiting > 0); i++) {
+    for (int i = 0; i < 200 && (i == 0 || st.n_used > 0); i++) {
         usleep(10000);
         llm_engine_stats(rig->engine, &st);
     }

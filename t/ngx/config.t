@@ -49,6 +49,7 @@ my @model = (
     [ "weights $gguf; context x;",    'invalid value "x" of "context"' ],
     [ "weights $gguf; threads 0;",    'invalid value "0" of "threads", it must be from 1 to 256' ],
     [ "weights $gguf; parallel 257;", 'invalid value "257" of "parallel", it must be from 1 to 256' ],
+    [ "weights $gguf; speculate 17;", 'invalid value "17" of "speculate", it must be from 0 to 16' ],
     [ "weights $gguf; slots 5000;",   'invalid value "5000" of "slots", it must be from 1 to 4096' ],
     [ "weights $gguf; quantize q9_0;", 'invalid type "q9_0" of "quantize", it must be "q8_0", "q6_k", ' ],
     [ "weights $gguf; quantize f16;", 'invalid type "f16" of "quantize"' ],
@@ -166,7 +167,7 @@ subtest 'accepted' => sub {
     my ($rc, $out) = check(<<"EOC");
         llm_max_best_of 3;
         llm_stream_errors event;
-        llm_model b { include %%DIR%%/model.inc; threads auto; slots 4; parallel 4; kv_cache 8m f32; }
+        llm_model b { include %%DIR%%/model.inc; threads auto; slots 4; parallel 4; speculate 8; kv_cache 8m f32; }
         llm_model c { weights $gguf; quantize Q8_0; }
         server {
             listen 127.0.0.1:%%PORT%%;
