@@ -96,6 +96,7 @@ static ngx_command_t  ngx_http_llm_commands[] = {
                                NGX_HTTP_LLM_GENERATE_STREAM),
     ngx_http_llm_route_command("llm_chat_completions", NGX_HTTP_LLM_CHAT),
     ngx_http_llm_route_command("llm_completions", NGX_HTTP_LLM_COMPLETIONS),
+    ngx_http_llm_route_command("llm_responses", NGX_HTTP_LLM_RESPONSES),
     ngx_http_llm_route_command("llm_embeddings", NGX_HTTP_LLM_EMBEDDINGS),
     ngx_http_llm_route_command("llm_tokenize", NGX_HTTP_LLM_TOKENIZE),
     ngx_http_llm_route_command("llm_info", NGX_HTTP_LLM_INFO),

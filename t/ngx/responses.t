@@ -18,13 +18,17 @@ my $n = LLM::Nginx->new;
 $n->write_file('echo.jinja', '{% set t %}{% for m in messages %}<{{ m.role }}:{{ m.content or "" }}{% for c in m.tool_calls or [] %}[{{ c.id }} {{ c.function.name }} '
     . '{{ c.function.arguments.c }}]{% endfor %}{% if m.tool_call_id %}({{ m.tool_call_id }}){% endif %}>{% endfor %}{{ reasoning_effort }}{% endset %}'
     . '{{ raise_exception(t) }}');
+$n->write_file('thinks.jinja', "{% for m in messages %}{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n<think>\n{# </think> <tool_call> #}");
 $n->conf(<<'EOC');
+    llm_model thinks { weights %%ROOT%%/t/fixtures/models/qwen3; context 2048; kv_cache 64m; template thinks.jinja; }
     llm_model m { weights %%ROOT%%/t/fixtures/gguf/smollm2-Q4_1.gguf; context 2048; kv_cache 64m; }
     llm_model echo { weights %%ROOT%%/t/fixtures/gguf/llama-F32.gguf; context 2048; kv_cache 64m; template echo.jinja; }
     server {
         listen 127.0.0.1:%%PORT%%;
         location / { llm_pass m; }
         location /echo/ { llm_pass echo; }
+        location = /one { llm_pass m; llm_responses; }
+        location /thinks/ { llm_pass thinks; }
         location /hook/ { llm_pass m; llm_prompt_by_lua_block { local r = ... if r.messages[1].content == "bad" then llm.refuse(403, "no") end } }
         location /short/ { llm_pass m; llm_generation_timeout 300ms; llm_output_by_lua_block { llm.sleep(0.1) return ... } }
     }
@@ -61,6 +65,7 @@ subtest 'object' => sub {
     is $j->{usage}{input_tokens}, $chat->{usage}{prompt_tokens}, 'input_tokens';
     is create('', input => 'a', max_output_tokens => 1)->json->{model}, 'm', 'served id when no model is named';
     is $http->post('/responses', { input => 'a', max_output_tokens => 1 })->status, 200, '/responses';
+    is $http->post('/one', { input => 'a', max_output_tokens => 1 })->json->{object}, 'response', 'llm_responses';
 };
 
 subtest 'stream' => sub {
@@ -126,6 +131,30 @@ subtest 'tools' => sub {
     is_deeply $e[-1]{response}{output}, [ $e[-2]{item} ], 'the response has it';
     $j = create('', %ask, tool_choice => 'none', max_output_tokens => 3)->json;
     is_deeply [ map { $_->{type} } @{ $j->{output} } ], ['message'], 'none';
+};
+
+subtest 'thoughts are items of their own' => sub {
+    my %id = map { $_ => $http->post('/thinks/tokenize', { content => $_ })->json->{tokens}[0] } '</think>', '<|im_end|>';
+    my %seen;
+    for my $seed (1 .. 8) {
+        my %p = (seed => $seed, logit_bias => { $id{'</think>'} => 4, $id{'<|im_end|>'} => 3 });
+        my $chat = $http->post('/thinks/v1/chat/completions', { messages => [ { role => 'user', content => 'why?' } ], max_tokens => 300, %p })->json->{choices}[0]{message};
+        my $j = create('/thinks', input => 'why?', max_output_tokens => 300, %p)->json;
+        my %text = map { $_->{type} => $_->{content}[0]{text} } @{ $j->{output} };
+        is_deeply [ $text{reasoning} // '', $text{message} // '' ], [ $chat->{reasoning} // '', $chat->{content} ], "seed $seed: as in a chat";
+        my @types = map { $_->{type} } @{ $j->{output} };
+        ok "@types" =~ /^(?:reasoning )?message$|^reasoning$/, "in order: @types";
+        my @e = @{ create('/thinks', input => 'why?', max_output_tokens => 300, stream => $true, %p)->data };
+        my %delta;
+        $delta{ $_->{type} } .= $_->{delta} for grep { defined $_->{delta} } @e;
+        is_deeply [ map { $_ // '' } @delta{qw(response.reasoning_text.delta response.output_text.delta)} ], [ $text{reasoning} // '', $text{message} // '' ], 'streamed';
+        my @index = map { $_->{output_index} } grep { $_->{type} eq 'response.output_item.done' } @e;
+        is_deeply \@index, [ 0 .. $#types ], 'items are numbered';
+        my $thoughts = $j->{usage}{output_tokens_details}{reasoning_tokens};
+        ok $text{reasoning} ? $thoughts > 0 && $thoughts <= $j->{usage}{output_tokens} : $thoughts == 0, 'their tokens are counted';
+        $seen{"@types"}++;
+    }
+    ok $seen{'reasoning message'}, 'some have both';
 };
 
 subtest 'hooks' => sub {
