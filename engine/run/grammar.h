@@ -1,13 +1,13 @@
 /*
  * grammar.h - constrained output: a text that must match a regular expression, a JSON schema or a
- * GBNF grammar.
+ * GBNF grammar, or that may call functions.
  *
- *   text --llm_grammar_compile--> llm_grammar_t   position-independent block: may be copied, cached
- * by its id, written into shared memory and read there by another process tokenizer
- * --llm_gvocab_new--> llm_gvocab_t    trie of the bytes of all tokens; once for each tokenizer
- *   llm_grammar_start / _advance / _token         state of one output: plain data, copied by
- * assignment llm_grammar_mask                              which tokens may come next: one bit for
- * each id
+ *   text --llm_grammar_compile--> llm_grammar_t     a block without pointers: may be copied, cached
+ *                                                   by its id, read by another process
+ *   tokenizer --llm_gvocab_new--> llm_gvocab_t      trie of the bytes of all tokens
+ *   llm_grammar_start, _advance, _token             state of one output: plain data, copied by
+ *                                                   assignment
+ *   llm_grammar_mask                                which tokens may come next: a bit for each id
  *
  * The promise: as long as only tokens of the mask are chosen, the text is the beginning of a valid
  * one; an end token is in the mask only when the text is complete, and a complete text can always
@@ -118,8 +118,7 @@ bool llm_grammar_finished(const llm_grammar_t *g, const llm_grammar_state_t *s);
 /*
  * The bytes that must follow, as far as they are certain and fit into cap; returns their number (0:
  * there is a choice). *s is unchanged. A caller that appends them without asking the model must
- * tokenize them together with what precedes and may keep only tokens that no later byte can change;
- * docs/grammar.md says how.
+ * tokenize them together with what precedes and may keep only tokens that no later byte can change.
  */
 size_t llm_grammar_forced(const llm_grammar_t *g, const llm_grammar_state_t *s, uint8_t *out,
                           size_t cap);

@@ -1,11 +1,12 @@
 /*
  * grammar_impl.h - the inner forms of a grammar; only the files run/grammar*.c include it.
  *
- *   regex / schema / GBNF --> nodes and rules        grammar_regex.c, grammar_gbnf.c,
- * grammar_schema.c, ... nodes of a rule       --> NFA over bytes         grammar_nfa.c: rules that
- * are not recursive are copied in NFA                   --> DFA with rule calls    grammar_dfa.c:
- * subset construction, products DFAs of all rules     --> block                  grammar_build.c:
- * pruned, measured, numbered
+ *   regex, schema, GBNF, calls --> nodes and rules    grammar_regex.c, grammar_schema.c, ...
+ *   nodes of a rule --> NFA over bytes                grammar_nfa.c: rules that are not recursive
+ *                                                     are copied in
+ *   NFA --> DFA with rule calls                       grammar_dfa.c: subset construction, products
+ *   DFAs of all rules --> block                       grammar_build.c, grammar_block.c: pruned,
+ *                                                     measured, numbered
  *
  * The automaton. Every rule is a deterministic automaton whose edges read one byte; besides, a
  * state may call rules. A call remembers the state to go on in (a frame); a rule that reaches a
