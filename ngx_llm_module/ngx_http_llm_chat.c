@@ -202,13 +202,17 @@ ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
 }
 
 
-/* last: content of a trailing message of the assistant, owned by the value */
+/*
+ * last: content of a trailing message of the assistant, owned by the value.
+ * The messages are set after what the client gives the template, which could
+ * replace and so free them.
+ */
 
 static json_t *
 ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root, ngx_str_t *last)
 {
-    size_t                   i, n;
-    json_t                  *vars, *messages, *message, *value;
+    size_t                   i;
+    json_t                  *vars, *messages, *value;
     ngx_uint_t               open, failed;
     const llm_model_info_t  *info;
 
@@ -216,28 +220,13 @@ ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root, ngx_str_t *last)
         "documents", "reasoning_effort", "enable_thinking"
     };
 
-    info = llm_model_info(ctx->instance->model);
-
-    messages = ngx_http_llm_chat_messages(ctx, root);
     vars = json_object();
-
-    if (messages == NULL || json_object_set_new(vars, "messages", messages)) {
-        json_decref(vars);
+    if (vars == NULL) {
         return NULL;
     }
 
+    info = llm_model_info(ctx->instance->model);
     open = ngx_http_llm_chat_continues(root);
-
-    if (open) {
-        n = json_array_size(json_object_get(root, "messages"));
-        message = json_array_get(messages, n - 1);
-        value = json_object_get(message, "content");
-
-        if (json_is_string(value)) {
-            *last = ngx_http_llm_json_str(value);
-        }
-    }
-
     failed = 0;
 
     value = ngx_http_llm_json_get(root, "add_generation_prompt");
@@ -249,11 +238,6 @@ ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root, ngx_str_t *last)
                                   json_string(info->bos_token));
     failed |= json_object_set_new(vars, "eos_token",
                                   json_string(info->eos_token));
-
-    if (ctx->tools->n_tools) {
-        failed |= json_object_set_new(vars, "tools",
-                                      ngx_http_llm_tools_list(root));
-    }
 
     for (i = 0; i < sizeof(passed) / sizeof(passed[0]); i++) {
         value = ngx_http_llm_json_get(root, passed[i]);
@@ -269,9 +253,26 @@ ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root, ngx_str_t *last)
         failed |= json_object_update(vars, value);
     }
 
+    if (ctx->tools->n_tools) {
+        failed |= json_object_set_new(vars, "tools",
+                                      ngx_http_llm_tools_list(root));
+    }
+
+    messages = ngx_http_llm_chat_messages(ctx, root);
+    failed |= json_object_set_new(vars, "messages", messages);
+
     if (failed) {
         json_decref(vars);
         return NULL;
+    }
+
+    if (open) {
+        i = json_array_size(messages) - 1;
+        value = json_object_get(json_array_get(messages, i), "content");
+
+        if (json_is_string(value)) {
+            *last = ngx_http_llm_json_str(value);
+        }
     }
 
     return vars;

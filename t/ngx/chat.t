@@ -184,6 +184,11 @@ subtest 'messages and templates' => sub {
         '<user:a><assistant:b>>>', 'unless told otherwise';
     is templated(messages => \@m, add_generation_prompt => $false), '<user:a>', 'add_generation_prompt';
     is templated(messages => \@m, chat_template_kwargs => { extra => '!' }), '<user:a>>>!', 'chat_template_kwargs';
+    is templated(
+        messages => [ @m, { role => 'assistant', content => 'Sure, ' x 1000 } ],
+        chat_template_kwargs => { messages => [ { role => 'user', content => 'other' } ] }
+        ),
+        '<user:a><assistant:' . 'Sure, ' x 999 . 'Sure,', 'which cannot replace the messages';
     my $x = $http->post('/chat_tokenize', { messages => [ { role => 'user', content => 'hi' } ] });
     is $x->json->{templated_text}, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
         . "<|im_start|>assistant\n", "the model's own template";
