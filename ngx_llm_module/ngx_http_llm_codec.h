@@ -43,8 +43,12 @@ struct ngx_http_llm_codec_s {
      */
     ngx_int_t                (*prompt)(ngx_http_llm_ctx_t *ctx);
 
-    /* The first token is there, the job is open: keep the prompt's tokens. */
-    void                     (*prefill)(ngx_http_llm_ctx_t *ctx,
+    /*
+     * The first token is there, the job is open: keep what the job knows of
+     * the prompt, at most one token a call (s->n_prefilled).  NGX_OK, all is
+     * kept; NGX_AGAIN, call again; NGX_ERROR, ctx->error is set.
+     */
+    ngx_int_t                (*prefill)(ngx_http_llm_ctx_t *ctx,
                                      ngx_http_llm_sequence_t *s);
 
     /* One unit of a sequence: an event, or kept for the body. */
@@ -138,9 +142,9 @@ uint32_t *ngx_http_llm_text_links(ngx_str_t *text, ngx_pool_t *pool);
 /* The first of the sequences with the highest mean log-probability. */
 ngx_http_llm_sequence_t *ngx_http_llm_tgi_best(ngx_http_llm_ctx_t *ctx);
 
-/* Tokens of the prompt, and of a unit, as native answers have them. */
-void ngx_http_llm_tgi_prefill(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s);
+/* Token i of the prompt, and those of a unit, as native answers have them. */
+void ngx_http_llm_tgi_prompt_token(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, uint32_t i);
 void ngx_http_llm_tgi_unit(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_http_llm_unit_t *unit);
 

@@ -26,11 +26,12 @@ typedef struct {
 } ngx_http_llm_legacy_t;
 
 
-static void ngx_http_llm_completions_prefill(ngx_http_llm_ctx_t *ctx,
+static ngx_int_t ngx_http_llm_completions_prefill(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
-static void ngx_http_llm_completions_prefill_logprobs(
-    ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s,
-    ngx_http_llm_legacy_t *l);
+static ngx_http_llm_legacy_t *ngx_http_llm_completions_legacy(
+    ngx_pool_t *pool);
+static void ngx_http_llm_completions_prompt_token(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, uint32_t i);
 static void ngx_http_llm_completions_unit(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_http_llm_unit_t *unit);
 static void ngx_http_llm_completions_entry(ngx_http_llm_ctx_t *ctx,
@@ -70,79 +71,106 @@ const ngx_http_llm_codec_t  ngx_http_llm_completions_codec = {
 };
 
 
-static void
+static ngx_int_t
 ngx_http_llm_completions_prefill(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s)
 {
-    ngx_pool_t             *pool;
+    uint32_t                i;
+    ngx_uint_t              scored;
     ngx_http_llm_legacy_t  *l;
+    ngx_http_llm_params_t  *p;
 
-    if (ctx->params.logprobs) {
-        pool = ctx->request->pool;
+    p = &ctx->params;
 
-        l = ngx_pcalloc(pool, sizeof(ngx_http_llm_legacy_t));
-        if (l == NULL) {
-            ctx->out.failed = 1;
-            return;
+    if (p->logprobs && s->data == NULL) {
+        s->data = ngx_http_llm_completions_legacy(ctx->request->pool);
+
+        if (s->data == NULL) {
+            return ngx_http_llm_fail_nomem(ctx);
+        }
+    }
+
+    scored = (p->logprobs && p->echo);
+
+    if ((scored || p->prefill) && s->n_prefilled < s->prompt->n_tokens) {
+        i = s->n_prefilled++;
+
+        if (scored) {
+            ngx_http_llm_completions_prompt_token(ctx, s, i);
         }
 
-        ngx_http_llm_buf_init(&l->tokens, pool);
-        ngx_http_llm_buf_init(&l->logprobs, pool);
-        ngx_http_llm_buf_init(&l->top, pool);
-        ngx_http_llm_buf_init(&l->offsets, pool);
-
-        s->data = l;
-
-        if (ctx->params.echo) {
-            ngx_http_llm_completions_prefill_logprobs(ctx, s, l);
+        if (p->prefill) {
+            ngx_http_llm_tgi_prompt_token(ctx, s, i);
         }
 
+        return NGX_AGAIN;
+    }
+
+    l = s->data;
+
+    if (l) {
         l->offset = ngx_http_llm_utf8_length(&s->prompt->shown);
         l->seen = 0;
     }
 
-    if (ctx->params.prefill) {
-        ngx_http_llm_tgi_prefill(ctx, s);
-    }
-
-    if (ctx->params.stream && ctx->params.return_full_text) {
+    if (p->stream && p->return_full_text) {
         ngx_http_llm_completions_chunk(ctx, s, &s->prompt->shown, NULL, 0);
     }
+
+    return NGX_OK;
+}
+
+
+static ngx_http_llm_legacy_t *
+ngx_http_llm_completions_legacy(ngx_pool_t *pool)
+{
+    ngx_http_llm_legacy_t  *l;
+
+    l = ngx_pcalloc(pool, sizeof(ngx_http_llm_legacy_t));
+    if (l == NULL) {
+        return NULL;
+    }
+
+    ngx_http_llm_buf_init(&l->tokens, pool);
+    ngx_http_llm_buf_init(&l->logprobs, pool);
+    ngx_http_llm_buf_init(&l->top, pool);
+    ngx_http_llm_buf_init(&l->offsets, pool);
+
+    return l;
 }
 
 
 static void
-ngx_http_llm_completions_prefill_logprobs(ngx_http_llm_ctx_t *ctx,
-    ngx_http_llm_sequence_t *s, ngx_http_llm_legacy_t *l)
+ngx_http_llm_completions_prompt_token(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, uint32_t i)
 {
     size_t                  start;
-    uint32_t                i;
     llm_top_t               self;
     ngx_str_t               text;
     llm_job_token_t         t;
+    ngx_http_llm_legacy_t  *l;
     ngx_http_llm_prompt_t  *prompt;
 
+    l = s->data;
     prompt = s->prompt;
 
-    for (i = 0; i < prompt->n_tokens; i++) {
-        llm_job_token(&s->job, i, &t);
+    llm_job_token(&s->job, i, &t);
 
-        /* tokens that stand for nothing in the text have no place there */
+    /* tokens that stand for nothing in the text have no place there */
 
-        start = ngx_min(prompt->starts[i], prompt->text.len);
+    start = ngx_min(prompt->starts[i], prompt->text.len);
 
-        if (start > l->seen) {
-            text.data = prompt->text.data + l->seen;
-            text.len = start - l->seen;
-            l->offset += ngx_http_llm_utf8_length(&text);
-            l->seen = start;
-        }
-
-        self.id = t.id;
-        self.logprob = (i == 0) ? NAN : t.logprob;
-
-        ngx_http_llm_completions_entry(ctx, l, &self, t.top, t.n_top);
+    if (start > l->seen) {
+        text.data = prompt->text.data + l->seen;
+        text.len = start - l->seen;
+        l->offset += ngx_http_llm_utf8_length(&text);
+        l->seen = start;
     }
+
+    self.id = t.id;
+    self.logprob = (i == 0) ? NAN : t.logprob;
+
+    ngx_http_llm_completions_entry(ctx, l, &self, t.top, t.n_top);
 }
 
 

@@ -16,11 +16,11 @@ static ngx_int_t ngx_http_llm_embeddings_decode(ngx_http_llm_ctx_t *ctx,
 static ngx_int_t ngx_http_llm_embeddings_inputs(ngx_http_llm_ctx_t *ctx,
     json_t *root);
 static ngx_int_t ngx_http_llm_embeddings_prompt(ngx_http_llm_ctx_t *ctx);
-static void ngx_http_llm_embeddings_prefill(ngx_http_llm_ctx_t *ctx,
+static ngx_int_t ngx_http_llm_embeddings_prefill(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
 static void ngx_http_llm_embeddings_numbers(ngx_http_llm_buf_t *b,
     const float *values, uint32_t n);
-static void ngx_http_llm_embeddings_base64(ngx_http_llm_ctx_t *ctx,
+static ngx_int_t ngx_http_llm_embeddings_base64(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_buf_t *b, const float *values, uint32_t n);
 static void ngx_http_llm_embeddings_unit(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, ngx_http_llm_unit_t *unit);
@@ -136,7 +136,7 @@ ngx_http_llm_embeddings_prompt(ngx_http_llm_ctx_t *ctx)
 }
 
 
-static void
+static ngx_int_t
 ngx_http_llm_embeddings_prefill(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s)
 {
@@ -148,14 +148,14 @@ ngx_http_llm_embeddings_prefill(ngx_http_llm_ctx_t *ctx,
     values = llm_job_embedding(&s->job, &n);
 
     if (values == NULL) {
-        ctx->out.failed = 1;
-        return;
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_GENERATION,
+                                 "Request failed during generation: the "
+                                 "engine has left no embedding");
     }
 
     scaled = ngx_palloc(ctx->request->pool, n * sizeof(float));
     if (scaled == NULL) {
-        ctx->out.failed = 1;
-        return;
+        return ngx_http_llm_fail_nomem(ctx);
     }
 
     sum = 0;
@@ -165,8 +165,9 @@ ngx_http_llm_embeddings_prefill(ngx_http_llm_ctx_t *ctx,
     }
 
     if (!isfinite(sum)) {
-        ctx->out.failed = 1;
-        return;
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_GENERATION,
+                                 "Request failed during generation: the "
+                                 "embedding is not finite");
     }
 
     norm = (sum > 0) ? (float) sqrt(sum) : 1;
@@ -176,11 +177,12 @@ ngx_http_llm_embeddings_prefill(ngx_http_llm_ctx_t *ctx,
     }
 
     if (ctx->params.encoding.len == sizeof("base64") - 1) {
-        ngx_http_llm_embeddings_base64(ctx, &s->json, scaled, n);
-        return;
+        return ngx_http_llm_embeddings_base64(ctx, &s->json, scaled, n);
     }
 
     ngx_http_llm_embeddings_numbers(&s->json, scaled, n);
+
+    return NGX_OK;
 }
 
 
@@ -228,7 +230,7 @@ ngx_http_llm_embeddings_numbers(ngx_http_llm_buf_t *b, const float *values,
 }
 
 
-static void
+static ngx_int_t
 ngx_http_llm_embeddings_base64(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
     const float *values, uint32_t n)
 {
@@ -242,8 +244,7 @@ ngx_http_llm_embeddings_base64(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
                                             + 2);
 
     if (bytes.data == NULL || text.data == NULL) {
-        ctx->out.failed = 1;
-        return;
+        return ngx_http_llm_fail_nomem(ctx);
     }
 
     p = bytes.data;
@@ -262,6 +263,8 @@ ngx_http_llm_embeddings_base64(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
     text.data[text.len] = '"';
 
     b->len += text.len + 2;
+
+    return NGX_OK;
 }
 
 

@@ -76,7 +76,6 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
     (void) ngx_http_llm_fail(ctx, page->fault, "%s", page->message);
 
     ctx->error.status = r->headers_out.status;
-    ctx->out.len = 0;
 
     if (ngx_http_llm_output_page(ctx) != NGX_OK) {
         return NGX_ERROR;

@@ -370,6 +370,7 @@ typedef struct {
     llm_detok_t               *detok;
     llm_job_view_t             view;        /* last one seen */
     uint64_t                   seed;
+    uint32_t                   n_prefilled; /* codec: tokens of the prompt */
     uint32_t                   n_tokens;    /* taken from the engine */
     double                     sum_logprob;
 
@@ -399,6 +400,7 @@ typedef struct {
 
     ngx_http_llm_finish_e      finish;
     unsigned                   open:1;      /* job is to be closed */
+    unsigned                   prefilled:1; /* the prompt has been kept */
     unsigned                   ended:1;     /* no more tokens are taken */
     unsigned                   hook_wait:1;
     unsigned                   hook_done:1;

@@ -282,6 +282,7 @@ ngx_http_llm_output_page(ngx_http_llm_ctx_t *ctx)
 
     r = ctx->request;
 
+    ngx_http_llm_buf_init(&ctx->out, r->pool);
     ngx_http_llm_output_error_json(ctx, ctx->conf->error_format
                                         ? ctx->conf->error_format
                                         : ctx->codec->format, 0);
@@ -324,8 +325,13 @@ ngx_http_llm_output_error(ngx_http_llm_ctx_t *ctx)
     ngx_log_error(level, r->connection->log, 0, "llm request failed, %ui: %V",
                   ctx->error.status, &ctx->error.message);
 
+    /* what has failed may have been the answer; the error is short */
+
+    if (!event || ctx->out.failed) {
+        ngx_http_llm_buf_init(&ctx->out, r->pool);
+    }
+
     if (!event) {
-        ctx->out.len = 0;
         ngx_http_llm_output_error_json(ctx, format, 0);
         ngx_http_llm_output_reply(ctx, ctx->error.status,
                                   &ngx_http_llm_json_type);

@@ -24,7 +24,7 @@ static ngx_int_t ngx_http_llm_text_stops(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
 static ngx_int_t ngx_http_llm_text_pull(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
-static void ngx_http_llm_text_scored(ngx_http_llm_ctx_t *ctx,
+static ngx_int_t ngx_http_llm_text_prefill(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s);
 static ngx_http_llm_token_t *ngx_http_llm_text_token(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_sequence_t *s, llm_job_token_t *t);
@@ -236,18 +236,27 @@ ngx_http_llm_text_pull(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
                                          "the engine could not go on");
             }
 
-            if (s->prompt->max_new == 0) {
-                ngx_http_llm_text_scored(ctx, s);
-                return NGX_OK;
+            if (s->prompt->max_new != 0) {
+                return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_INCOMPLETE,
+                                         "Incomplete generation");
             }
-
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_INCOMPLETE,
-                                     "Incomplete generation");
         }
     }
 
-    if (s->n_tokens == 0 && ctx->codec->prefill) {
-        ctx->codec->prefill(ctx, s);
+    if (ctx->codec->prefill && !s->prefilled) {
+        return ngx_http_llm_text_prefill(ctx, s);
+    }
+
+    if (s->prompt->max_new == 0) {
+
+        /* a job that only scores its prompt */
+
+        s->finish = NGX_HTTP_LLM_FINISH_LENGTH;
+        s->ended = 1;
+
+        ngx_http_llm_text_close(s);
+
+        return NGX_OK;
     }
 
     llm_job_token(&s->job, s->prompt->n_tokens + s->n_tokens, &t);
@@ -287,19 +296,22 @@ ngx_http_llm_text_pull(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
 }
 
 
-/* a job that only scores its prompt */
+/* NGX_OK: a step was done, though there may be others */
 
-static void
-ngx_http_llm_text_scored(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
+static ngx_int_t
+ngx_http_llm_text_prefill(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
 {
-    if (ctx->codec->prefill) {
-        ctx->codec->prefill(ctx, s);
+    ngx_int_t  rc;
+
+    rc = ctx->codec->prefill(ctx, s);
+
+    if (rc == NGX_AGAIN) {
+        return NGX_OK;
     }
 
-    s->finish = NGX_HTTP_LLM_FINISH_LENGTH;
-    s->ended = 1;
+    s->prefilled = 1;
 
-    ngx_http_llm_text_close(s);
+    return rc;
 }
 
 

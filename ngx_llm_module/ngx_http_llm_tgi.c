@@ -11,6 +11,8 @@
 #include <math.h>
 
 
+static ngx_int_t ngx_http_llm_tgi_prefill(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s);
 static ngx_int_t ngx_http_llm_tgi_decode(ngx_http_llm_ctx_t *ctx,
     json_t *root);
 static ngx_int_t ngx_http_llm_tgi_prompt(ngx_http_llm_ctx_t *ctx);
@@ -168,35 +170,42 @@ ngx_http_llm_tgi_prompt(ngx_http_llm_ctx_t *ctx)
 }
 
 
-void
+static ngx_int_t
 ngx_http_llm_tgi_prefill(ngx_http_llm_ctx_t *ctx, ngx_http_llm_sequence_t *s)
 {
+    if (!ctx->params.decoder_input_details
+        || s->n_prefilled == s->prompt->n_tokens)
+    {
+        return NGX_OK;
+    }
+
+    ngx_http_llm_tgi_prompt_token(ctx, s, s->n_prefilled++);
+
+    return NGX_AGAIN;
+}
+
+
+void
+ngx_http_llm_tgi_prompt_token(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_sequence_t *s, uint32_t i)
+{
     char                 text[256];
-    uint32_t             i;
     ngx_str_t            str;
     llm_job_token_t      t;
     ngx_http_llm_buf_t  *b;
 
-    if (!ctx->params.decoder_input_details) {
-        return;
-    }
-
     b = &s->prefill;
 
-    for (i = 0; i < s->prompt->n_tokens; i++) {
-        llm_job_token(&s->job, i, &t);
+    llm_job_token(&s->job, i, &t);
 
-        str.data = (u_char *) text;
-        str.len = llm_token_text(ctx->instance->model, t.id, text,
-                                 sizeof(text));
+    str.data = (u_char *) text;
+    str.len = llm_token_text(ctx->instance->model, t.id, text, sizeof(text));
 
-        ngx_http_llm_buf_printf(b, "%s{\"id\":%D,\"text\":", i ? "," : "",
-                                t.id);
-        ngx_http_llm_buf_json_str(b, &str);
-        ngx_http_llm_buf_lit(b, ",\"logprob\":");
-        ngx_http_llm_buf_f32(b, t.logprob);
-        ngx_http_llm_buf_lit(b, "}");
-    }
+    ngx_http_llm_buf_printf(b, "%s{\"id\":%D,\"text\":", i ? "," : "", t.id);
+    ngx_http_llm_buf_json_str(b, &str);
+    ngx_http_llm_buf_lit(b, ",\"logprob\":");
+    ngx_http_llm_buf_f32(b, t.logprob);
+    ngx_http_llm_buf_lit(b, "}");
 }
 
 

@@ -17,11 +17,26 @@ use LLM::Nginx;
 LLM::Nginx::skip_all('the module is not built') unless LLM::Nginx::available();
 
 my $n = LLM::Nginx->new;
+
+# a copy of a model whose last norm multiplies by infinity (its 32 weights are halves)
+my $whole = "$LLM::Nginx::ROOT/t/fixtures/models/smollm2";
+mkdir $n->dir . '/infinite' or die $!;
+$n->write_file("infinite/$_", $n->read_file("$whole/$_")) for qw(config.json tokenizer.json tokenizer_config.json generation_config.json);
+{
+    my $tensors = $n->read_file("$whole/model.safetensors");
+    my $header = unpack 'Q<', $tensors;
+    my ($from, $to) = @{ JSON::PP->new->decode(substr $tensors, 8, $header)->{'model.norm.weight'}{data_offsets} };
+    substr $tensors, 8 + $header + $from, $to - $from, pack('v', 0x7c00) x 32;
+    $n->write_file('infinite/model.safetensors', $tensors);
+}
+
 $n->conf(<<'EOC');
     llm_model m { weights %%ROOT%%/t/fixtures/gguf/smollm2-Q4_1.gguf; context 256; kv_cache 32m; }
     llm_model ref { weights %%ROOT%%/t/fixtures/models/smollm2; kv_cache 16m f32; }
+    llm_model infinite { weights %%DIR%%/infinite; kv_cache 16m f32; }
     server {
         listen 127.0.0.1:%%PORT%%;
+        location /infinite/ { llm_pass infinite; }
         location / { llm_pass m; llm_max_client_batch_size 6; }
         location /ref/mean/ { llm_pass ref; }
         location /ref/last/ { llm_pass ref; llm_embedding_pooling last; }
@@ -107,6 +122,16 @@ subtest 'against the reference implementation' => sub {
         my ($got) = vectors($ids, path => "/ref/$pooling/v1/embeddings");
         my @off = grep { abs($got->[$_] - $want->{$pooling}[$_] / $length) > TOLERANCE } 0 .. $#$got;
         ok @$got == @{ $want->{$pooling} } && !@off, $pooling or diag join ' ', map { "$_: $got->[$_]" } splice @off, 0, 5;
+    }
+};
+
+subtest 'a vector that is none' => sub {
+    for my $encoding (qw(float base64)) {
+        my $x = embed('a', path => '/infinite/v1/embeddings', encoding_format => $encoding);
+        is $x->status, 424, "$encoding: status";
+        like $x->body, qr/^\{.*\}$/s, 'an object';
+        is $x->json->{error_type}, 'generation', 'error_type';
+        like $x->json->{error}{message}, qr/^Request failed during generation: /, 'message';
     }
 };
 
