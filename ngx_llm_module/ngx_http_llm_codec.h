@@ -58,6 +58,12 @@ struct ngx_http_llm_codec_s {
 
     /* All sequences are done: the closing events, or the body. */
     void                     (*finish)(ngx_http_llm_ctx_t *ctx);
+
+    /*
+     * Number of the next event of a stream, where events have numbers and
+     * names and no [DONE] follows them; otherwise NULL.
+     */
+    ngx_uint_t               (*event_number)(ngx_http_llm_ctx_t *ctx);
 };
 
 

@@ -67,7 +67,8 @@ const ngx_http_llm_codec_t  ngx_http_llm_completions_codec = {
     ngx_http_llm_completions_prompt,
     ngx_http_llm_completions_prefill,
     ngx_http_llm_completions_unit,
-    ngx_http_llm_completions_finish
+    ngx_http_llm_completions_finish,
+    NULL                            /* event_number */
 };
 
 

@@ -46,7 +46,8 @@ const ngx_http_llm_codec_t  ngx_http_llm_embeddings_codec = {
     ngx_http_llm_embeddings_prompt,
     ngx_http_llm_embeddings_prefill,
     ngx_http_llm_embeddings_unit,
-    ngx_http_llm_embeddings_finish
+    ngx_http_llm_embeddings_finish,
+    NULL                            /* event_number */
 };
 
 

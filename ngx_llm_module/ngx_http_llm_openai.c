@@ -77,7 +77,8 @@ const ngx_http_llm_codec_t  ngx_http_llm_chat_codec = {
     ngx_http_llm_openai_prompt,
     NULL,                           /* prefill */
     ngx_http_llm_openai_unit,
-    ngx_http_llm_openai_finish
+    ngx_http_llm_openai_finish,
+    NULL                            /* event_number */
 };
 
 

@@ -22,8 +22,10 @@ typedef struct {
 static ngx_int_t ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_output_flow(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_output_writer(ngx_http_request_t *r);
+static const char *ngx_http_llm_output_kind(ngx_uint_t status);
 static void ngx_http_llm_output_error_json(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_format_e format, ngx_uint_t event);
+static void ngx_http_llm_output_error_members(ngx_http_llm_ctx_t *ctx);
 
 
 static ngx_str_t  ngx_http_llm_json_type = ngx_string("application/json");
@@ -217,12 +219,24 @@ ngx_http_llm_output_reply(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
 }
 
 
+/* OpenAI's types of errors */
+
+static const char *
+ngx_http_llm_output_kind(ngx_uint_t status)
+{
+    return (status == 401) ? "authentication_error"
+           : (status == 404) ? "not_found_error"
+           : (status == 429) ? "rate_limit_error"
+           : (status >= 500 || status == 424) ? "server_error"
+           : "invalid_request_error";
+}
+
+
 static void
 ngx_http_llm_output_error_json(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_format_e format, ngx_uint_t event)
 {
     ngx_str_t                    type;
-    const char                  *kind;
     ngx_uint_t                   status;
     ngx_http_llm_buf_t          *out;
     ngx_http_llm_error_t        *e;
@@ -239,21 +253,22 @@ ngx_http_llm_output_error_json(ngx_http_llm_ctx_t *ctx,
         ngx_str_set(&e->message, "Incomplete generation stream");
     }
 
+    ngx_http_llm_buf_lit(out, "{");
+
+    if (event && ctx->codec->event_number) {
+        ngx_http_llm_output_error_members(ctx);
+    }
+
     if (format == NGX_HTTP_LLM_FORMAT_TGI) {
-        ngx_http_llm_buf_lit(out, "{\"error\":");
+        ngx_http_llm_buf_lit(out, "\"error\":");
         ngx_http_llm_buf_json_str(out, &e->message);
 
     } else {
-        kind = (status == 401) ? "authentication_error"
-               : (status == 404) ? "not_found_error"
-               : (status == 429) ? "rate_limit_error"
-               : (status >= 500 || status == 424) ? "server_error"
-               : "invalid_request_error";
-
-        ngx_http_llm_buf_lit(out, "{\"error\":{\"message\":");
+        ngx_http_llm_buf_lit(out, "\"error\":{\"message\":");
         ngx_http_llm_buf_json_str(out, &e->message);
         ngx_http_llm_buf_printf(out, ",\"type\":\"%s\",\"param\":null,"
-                                "\"code\":", kind);
+                                "\"code\":",
+                                ngx_http_llm_output_kind(status));
 
         if (fault->code) {
             ngx_http_llm_buf_printf(out, "\"%s\"", fault->code);
@@ -272,6 +287,27 @@ ngx_http_llm_output_error_json(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_buf_lit(out, ",\"error_type\":");
     ngx_http_llm_buf_json_str(out, &type);
     ngx_http_llm_buf_lit(out, "}");
+}
+
+
+/* what the error event of the Responses API has besides */
+
+static void
+ngx_http_llm_output_error_members(ngx_http_llm_ctx_t *ctx)
+{
+    const char            *code;
+    ngx_http_llm_error_t  *e;
+
+    e = &ctx->error;
+    code = ngx_http_llm_faults[e->fault].code;
+
+    ngx_http_llm_buf_printf(&ctx->out, "\"type\":\"error\","
+                            "\"sequence_number\":%ui,\"code\":\"%s\","
+                            "\"message\":", ctx->codec->event_number(ctx),
+                            code ? code
+                                 : ngx_http_llm_output_kind(e->status));
+    ngx_http_llm_buf_json_str(&ctx->out, &e->message);
+    ngx_http_llm_buf_lit(&ctx->out, ",\"param\":null,");
 }
 
 
@@ -338,11 +374,17 @@ ngx_http_llm_output_error(ngx_http_llm_ctx_t *ctx)
         return;
     }
 
+    if (ctx->codec->event_number) {
+        ngx_http_llm_buf_lit(&ctx->out, "event: error\n");
+    }
+
     ngx_http_llm_buf_lit(&ctx->out, "data: ");
     ngx_http_llm_output_error_json(ctx, format, 1);
     ngx_http_llm_buf_lit(&ctx->out, "\n\n");
 
-    if (ctx->codec->format == NGX_HTTP_LLM_FORMAT_OPENAI) {
+    if (ctx->codec->format == NGX_HTTP_LLM_FORMAT_OPENAI
+        && ctx->codec->event_number == NULL)
+    {
         ngx_http_llm_buf_lit(&ctx->out, "data: [DONE]\n\n");
     }
 

@@ -42,6 +42,8 @@ static void ngx_http_llm_responses_usage(ngx_http_llm_responses_t *resp);
 static const char *ngx_http_llm_responses_status(
     ngx_http_llm_responses_t *resp);
 static void ngx_http_llm_responses_finish(ngx_http_llm_ctx_t *ctx);
+static ngx_uint_t ngx_http_llm_responses_event_number(
+    ngx_http_llm_ctx_t *ctx);
 
 
 const ngx_http_llm_codec_t  ngx_http_llm_responses_codec = {
@@ -52,7 +54,8 @@ const ngx_http_llm_codec_t  ngx_http_llm_responses_codec = {
     ngx_http_llm_responses_prompt,
     NULL,                           /* prefill */
     ngx_http_llm_responses_unit,
-    ngx_http_llm_responses_finish
+    ngx_http_llm_responses_finish,
+    ngx_http_llm_responses_event_number
 };
 
 
@@ -315,7 +318,10 @@ ngx_http_llm_responses_delta(ngx_http_llm_responses_t *resp, ngx_str_t *text)
 }
 
 
-/* The item is finished: complete says whether all of it has come. */
+/*
+ * The item is finished: complete says whether the answer ended by itself, in
+ * which a call may be cut all the same.
+ */
 
 static void
 ngx_http_llm_responses_close(ngx_http_llm_responses_t *resp,
@@ -326,6 +332,10 @@ ngx_http_llm_responses_close(ngx_http_llm_responses_t *resp,
 
     if (resp->item == NGX_HTTP_LLM_ITEM_NONE) {
         return;
+    }
+
+    if (resp->item == NGX_HTTP_LLM_ITEM_CALL && resp->calls->open) {
+        complete = 0;
     }
 
     b = &resp->ctx->out;
@@ -655,4 +665,13 @@ ngx_http_llm_responses_finish(ngx_http_llm_ctx_t *ctx)
     ngx_http_llm_buf_lit(&ctx->out, ",\"response\":");
     ngx_http_llm_responses_json(resp, status);
     ngx_http_llm_buf_lit(&ctx->out, "}\n\n");
+}
+
+
+static ngx_uint_t
+ngx_http_llm_responses_event_number(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_llm_responses_t *resp = ctx->data;
+
+    return resp ? resp->n_events : 0;
 }

@@ -69,7 +69,8 @@ const ngx_http_llm_codec_t  ngx_http_llm_tgi_codec = {
     ngx_http_llm_tgi_prompt,
     ngx_http_llm_tgi_prefill,
     ngx_http_llm_tgi_unit,
-    ngx_http_llm_tgi_finish
+    ngx_http_llm_tgi_finish,
+    NULL                            /* event_number */
 };
 
 

@@ -26,6 +26,7 @@ CONF = """
         listen 127.0.0.1:{port};
         location / { llm_pass m; }
         location /plain { llm_pass plain; }
+        location /short { llm_pass m; llm_generation_timeout 300ms; llm_output_by_lua_block { llm.sleep(0.1) return ... } }
     }
 """
 
@@ -97,6 +98,19 @@ def test_call_events(s):
     deltas = "".join(e.delta for e in events if e.type == "response.function_call_arguments.delta")
     equal(deltas, done[0].arguments)
     equal(events[-1].response.output[0].arguments, deltas)
+
+
+def test_error_event(s):
+    """an error in the middle of a stream is raised"""
+    seen = []
+
+    def read():
+        for event in client(s, "/short").responses.create(model="m", input="x", stream=True, extra_body={"ignore_eos": True}):
+            seen.append(event.type)
+
+    e = raises(openai.APIError, read)
+    equal("Request failed during generation" in e.message, True)
+    equal(seen[0], "response.created")
 
 
 def test_refused(s):

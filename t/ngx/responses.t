@@ -92,8 +92,14 @@ subtest 'stream' => sub {
     delete $_->{usage}{input_tokens_details} for $last, $same;
     is_deeply $last, $same, 'the last event is the object';
     is create('', input => 'a', max_output_tokens => 2, stream => $true)->data->[-1]{type}, 'response.incomplete', 'cut';
-    my @late = @{ create('/short', input => 'a', stream => $true, ignore_eos => $true)->data };
-    like $late[-2]{error}{message}, qr/^Request failed during generation/, 'an error on the way';
+    my $broken = create('/short', input => 'a', stream => $true, ignore_eos => $true);
+    my @late = @{ $broken->data };
+    is_deeply [ map { $_->{sequence_number} } @late ], [ 0 .. $#late ], 'an error on the way has its number';
+    my %late = %{ $late[-1] };
+    like $late{message}, qr/^Request failed during generation/, 'its message';
+    is_deeply [ @late{qw(type code param)} ], [ 'error', 'server_error', undef ], 'the members of the API';
+    is $late{error}{message}, $late{message}, 'and the error that clients look for';
+    is $broken->events->[-1]{event}, 'error', 'its name';
 };
 
 subtest 'items of the input' => sub {

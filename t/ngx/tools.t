@@ -250,6 +250,9 @@ subtest 'auto' => sub {
     like $c->{message}{tool_calls}[0]{function}{arguments}, qr/\A\{ ?"n" ?: ?7+ ?\}\z/, 'an output hook sees the text of calls';
     $c = chat('/qwen', %p, seed => 1, stop => '"arguments": {', include_stop_str_in_output => $true, logit_bias => { $id{'<tool_call>'} => 100 })->json->{choices}[0];
     is_deeply [ $c->{message}{tool_calls}[0]{function}{arguments}, $c->{finish_reason} ], [ '{', 'stop' ], 'one inside a call';
+    my $in = $http->post('/qwen/v1/responses', { input => 'hi', seed => 1, temperature => 1, stop => '"arguments": {', include_stop_str_in_output => $true,
+        tools => [ map { { type => 'function', %{ $_->{function} } } } @tools ], logit_bias => { $id{'<tool_call>'} => 100 } })->json->{output}[0];
+    is_deeply [ @$in{qw(type arguments status)} ], [ 'function_call', '{', 'incomplete' ], 'and in /v1/responses';
     $c = chat('/qwen', %p, seed => 1, stop => '</tool_call>', logit_bias => { $id{'<tool_call>'} => 100 })->json->{choices}[0];
     is_deeply [ scalar @{ $c->{message}{tool_calls} }, $c->{finish_reason} ], [ 1, 'tool_calls' ], 'a stop string behind a call';
 };
