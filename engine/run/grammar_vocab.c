@@ -116,12 +116,16 @@ lay_out(llm_gvocab_t *v, const word_t *w, uint32_t n)
     v->n_nodes = node;
 }
 
-/* A byte below 80 needs a token of its own, so that every text of such bytes can be written. */
+/*
+ * A byte below 80 needs a token of its own, so that every text of such bytes can be written. The
+ * names of special tokens write no bytes: only their mark is one.
+ */
 static void
 find_alphabet(llm_gvocab_t *v, const word_t *w, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        for (uint32_t k = 0; k < w[i].len; k++) {
+        uint32_t len = w[i].s[0] == LLM_GVOCAB_SPECIAL ? 1 : w[i].len;
+        for (uint32_t k = 0; k < len; k++) {
             if (w[i].len == 1 || w[i].s[k] >= 0x80) {
                 llm_gbytes_add(&v->alphabet, w[i].s[k], w[i].s[k]);
             }
@@ -144,8 +148,11 @@ allocate(llm_gvocab_t *v)
            && v->end != NULL && v->tok != NULL && v->id != NULL;
 }
 
-/* The token as it is in the trie, with len > 0; false: it is not in it. Special ones are copied to
- * buf, of LLM_GVOCAB_MAX_TOKEN bytes. */
+/*
+ * The token as it is in the trie, with len > 0; false: it is not in it, as those of the byte that
+ * marks special ones, which no character has. Special ones are copied to buf, of
+ * LLM_GVOCAB_MAX_TOKEN bytes.
+ */
 static bool
 word_of(const llm_tok_t *tok, int32_t id, uint8_t *buf, word_t *w)
 {
@@ -160,6 +167,8 @@ word_of(const llm_tok_t *tok, int32_t id, uint8_t *buf, word_t *w)
         memcpy(buf + 1, name, len);
         s = buf;
         len++;
+    } else if (s != NULL && memchr(s, LLM_GVOCAB_SPECIAL, len) != NULL) {
+        return false;
     }
     *w = (word_t) { s, (uint32_t) len, id };
     return s != NULL && len > 0 && len <= LLM_GVOCAB_MAX_TOKEN;

@@ -271,11 +271,69 @@ test_special(void)
     llm_tok_free(tok);
 }
 
+/* The token of the byte alone that marks special tokens in the trie; -1: none. */
+static int32_t
+mark_token(const llm_tok_t *tok)
+{
+    for (int32_t i = 0; i < (int32_t) llm_tok_n_vocab(tok); i++) {
+        size_t len;
+        const uint8_t *s = llm_tok_raw(tok, i, &len);
+        if (!llm_tok_is_special(tok, i) && s != NULL && len == 1 && s[0] == LLM_GVOCAB_SPECIAL) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* Where a special token may stand, a plain token of the byte that marks them may not. */
+static void
+test_mark(const char *kind, const char *special)
+{
+    char dir[80], text[400];
+    llm_grammar_state_t s;
+    llm_gvocab_t *v = NULL;
+    llm_gmask_t *m = NULL;
+    llm_grammar_t *g = NULL;
+    llm_tok_t *tok = NULL;
+    size_t bytes;
+
+    snprintf(dir, sizeof(dir), "t/fixtures/tokenizers/%s", kind);
+    snprintf(text, sizeof(text), "{\"free\":true,\"trigger\":\"%s\",\"open\":\"%s\"," REST, special,
+             special);
+    if (!ok(llm_tok_from_dir(&tok, dir, &err) == LLM_OK && llm_gvocab_new(&v, tok, &err) == LLM_OK
+                && llm_gmask_new(&m, v, 0, &err) == LLM_OK,
+            "%s: a tokenizer with bytes", kind)) {
+        return;
+    }
+    llm_grammar_conf_t conf = { .kind = LLM_GRAMMAR_CALLS, .text = text, .len = strlen(text),
+                                .vocab = v };
+    if (!ok(llm_grammar_compile(&g, &bytes, &conf, &err) == LLM_OK, "%s: compiles", kind)) {
+        diag("%s", err.msg);
+        return;
+    }
+    int32_t mark = mark_token(tok), call = llm_tok_find(tok, special, strlen(special));
+    ok(mark >= 0 && call >= 0 && llm_tok_is_special(tok, call), "%s: has both", kind);
+    llm_grammar_start(g, &s);
+    uint64_t *mask = calloc((llm_gvocab_n(v) + 63) / 64, sizeof(*mask));
+    llm_grammar_mask(m, g, &s, mask);
+    llm_grammar_state_t t = s;
+    ok(!(mask[mark / 64] >> (mark % 64) & 1) && !llm_grammar_token(v, g, &t, mark),
+       "%s: the byte is no text", kind);
+    ok(takes(v, m, g, &s, call), "%s: the special token is", kind);
+    free(mask);
+    free(g);
+    llm_gmask_free(m);
+    llm_gvocab_free(v);
+    llm_tok_free(tok);
+}
+
 int
 main(void)
 {
     test_all_texts();
     test_refused();
     test_special();
+    test_mark("starcoder", "<|system|>");
+    test_mark("llama", "<unk>");
     return done_testing();
 }
