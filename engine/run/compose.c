@@ -171,7 +171,8 @@ batch_add(llm_sched_t *s, uint32_t i, uint32_t n, uint32_t n_drafts)
     q->n_step = n;
     q->n_drafts = n_drafts;
     q->n_rows = complete && (slot->max_new > 0 || slot->embed != LLM_EMBED_NONE) ? 1 + n_drafts : 0;
-    if (nx == 0 && q->no_share && q->n_past < slot->n_prompt) {
+    /* once there is output, what is known of the prompt is published and stays as it is */
+    if (nx == 0 && q->no_share && q->n_past < slot->n_prompt && q->n_tokens == slot->n_prompt) {
         q->n_rows = n;
     }
     s->who[s->n_batch] = i;
