@@ -227,12 +227,19 @@ prompt_budget(const llm_sched_t *s, uint32_t n_streams)
     return budget < MIN_PIECE ? MIN_PIECE : budget;
 }
 
-/* The whole prompt goes through the encoder when there is room; returns its tokens. */
+/*
+ * The whole prompt goes through the encoder when there is room, and time: it cannot be cut, so the
+ * first one of a step goes whatever its length, and what exceeds the budget beside it has to wait.
+ * Returns its tokens.
+ */
 static uint32_t
-encode(llm_sched_t *s, uint32_t i)
+encode(llm_sched_t *s, uint32_t i, uint32_t encoded, uint32_t budget)
 {
     llm_seq_t *q = &s->seqs[i];
     uint32_t n = q->slot->n_prompt - q->n_past;
+    if (encoded > 0 && encoded + n > budget) {
+        return 0;
+    }
     q->encode = make_room(s, i, n) == n;
     q->n_step = q->encode ? n : 0;
     return q->n_step;
@@ -242,7 +249,7 @@ encode(llm_sched_t *s, uint32_t i)
 uint32_t
 llm_sched_compose(llm_sched_t *s)
 {
-    uint32_t total = 0;
+    uint32_t total = 0, encoded = 0;
     s->n_batch = 0;
     for (uint32_t i = 0; i < s->n_seqs; i++) {
         s->seqs[i].n_step = s->seqs[i].n_drafts = 0;
@@ -256,7 +263,7 @@ llm_sched_compose(llm_sched_t *s)
     for (uint32_t i = 0; i < s->n_seqs; i++) {
         llm_seq_t *q = &s->seqs[i];
         if (llm_sched_encdec(s) && q->n_past < q->slot->n_prompt) {
-            total += encode(s, i);
+            encoded += encode(s, i, encoded, budget);
             continue;
         }
         uint32_t pending = llm_seq_target(s, q) - q->n_past,
@@ -270,5 +277,5 @@ llm_sched_compose(llm_sched_t *s)
         }
     }
     embeddings_last(s);
-    return total;
+    return total + encoded;
 }

@@ -147,11 +147,50 @@ test_prompt_logprobs(void)
        "before there are any, a pause loses none");
 }
 
+/* An encoder's input is not cut: what does not fit into the time of a step waits for the next. */
+static void
+test_encode(void)
+{
+    enum { N = 4 };
+    static result_t r;
+    static const struct { double prefill_ns; int want; } cases[] = {
+        { 0, 2 },               /* not measured: 512 tokens */
+        { 1e9, 1 },             /* no time for one: it goes alone */
+        { 250e6 / 400, 2 },     /* just enough for two */
+        { 250e6 / 399, 1 },
+    };
+    llm_job_t jobs[N];
+
+    for (int i = 0; i < N; i++) {
+        jobs[i] = submit(200, i, false);
+    }
+    admit(sched);
+    is_int(sched->n_seqs, N, "inputs of 200 tokens run");
+    for (size_t k = 0; k < sizeof(cases) / sizeof(cases[0]); k++) {
+        sched->prefill_ns = cases[k].prefill_ns;
+        uint32_t total = llm_sched_compose(sched);
+        int n = 0;
+        for (uint32_t i = 0; i < sched->n_seqs; i++) {
+            n += sched->seqs[i].encode;
+        }
+        ok(n == cases[k].want && total == 200u * (uint32_t) n && sched->seqs[0].encode,
+           "%g ns for a token: %d in a step (%d)", cases[k].prefill_ns, cases[k].want, n);
+    }
+    for (int i = 0; i < N; i++) {
+        finish(&jobs[i], &r);
+        is_int(r.view.n_new, N_NEW, "with its output");
+    }
+}
+
 int
 main(void)
 {
     if (begin(DECODER)) {
         test_prompt_logprobs();
+        end();
+    }
+    if (begin(ENCODER)) {
+        test_encode();
         end();
     }
     return done_testing();
