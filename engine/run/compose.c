@@ -106,9 +106,20 @@ waits(const llm_sched_t *s, uint32_t i)
 
 /* ------------------------------------------------------------------ the step */
 
+/* The youngest sequence behind i that holds pages, i: there is none. */
+static uint32_t
+youngest_with_pages(const llm_sched_t *s, uint32_t i)
+{
+    uint32_t k = s->n_seqs - 1;
+    while (k > i && atomic_load_explicit(&s->seqs[k].slot->n_pages, memory_order_relaxed) == 0) {
+        k--;
+    }
+    return k;
+}
+
 /*
- * Pages for n more tokens of sequence i, pausing younger ones if need be. Returns how many tokens
- * have room.
+ * Pages for n more tokens of sequence i, pausing younger ones if need be; those are not in the step
+ * yet. Returns how many tokens have room.
  */
 static uint32_t
 make_room(llm_sched_t *s, uint32_t i, uint32_t n)
@@ -123,11 +134,11 @@ make_room(llm_sched_t *s, uint32_t i, uint32_t n)
         if (llm_kv_grow(s->kv, q->slot)) {
             continue;
         }
-        if (s->n_seqs - 1 > i && s->seqs[s->n_seqs - 1].n_step == 0) {
-            seq_pause(s, s->n_seqs - 1);
-            continue;
+        uint32_t victim = youngest_with_pages(s, i);
+        if (victim == i) {
+            return room;
         }
-        return room;
+        seq_pause(s, victim);
     }
 }
 

@@ -118,6 +118,15 @@ constraint_fails(llm_sched_t *s, const llm_seq_t *q)
                                    q->n_tokens - slot->n_prompt);
 }
 
+/* It runs now, if it did not before. */
+static void
+mark_started(llm_slot_t *slot)
+{
+    if (atomic_load_explicit(&slot->started_ns, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&slot->started_ns, now_ns(), memory_order_relaxed);
+    }
+}
+
 /* Adds the slot to the running sequences. */
 static void
 seq_start(llm_sched_t *s, llm_slot_t *slot)
@@ -128,9 +137,10 @@ seq_start(llm_sched_t *s, llm_slot_t *slot)
     *q = (llm_seq_t) { .slot = slot, .chain = llm_kv_seed(s->kv, seq_salt(s, slot)),
                        .n_tokens = n, .no_share = no_share(slot) };
     q->broken = constraint_fails(s, q);
-    if (n == slot->n_prompt && atomic_load_explicit(&slot->started_ns, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&slot->started_ns, now_ns(), memory_order_relaxed);
-        q->fresh = true;
+    mark_started(slot);
+    q->fresh = n == slot->n_prompt;
+    if (q->fresh) {     /* also when it was paused before its first token: nothing of it is left */
+        atomic_store_explicit(&slot->n_cached, 0, memory_order_relaxed);
     }
     /* what the prefix cache has of it is taken when its tokens are wanted (compose.c) */
     atomic_store_explicit(&slot->progress, llm_progress(n, 0), memory_order_release);
@@ -149,6 +159,8 @@ seq_adopt(llm_sched_t *s, llm_slot_t *slot)
                   .n_past = (uint32_t) (p >> 32),
                   .no_share = no_share(slot) };
     q->broken = constraint_fails(s, q);
+    q->fresh = q->n_tokens == slot->n_prompt;
+    mark_started(slot);
     if (slot->embed == LLM_EMBED_MEAN && q->n_past < slot->n_prompt) {
         q->n_past = 0;          /* how much of it the sum has is not known */
     }

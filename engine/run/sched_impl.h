@@ -26,7 +26,7 @@ typedef struct {
     uint32_t    row0, n_rows;   /* its logits rows in this step */
     bool        no_share;       /* every position needs its own pass: none is from the cache */
     bool        encode;         /* this step runs the encoder over its prompt */
-    bool        fresh;          /* its first run: what it has from the cache is counted */
+    bool        fresh;          /* without output yet: what it has from the cache is counted */
     bool        broken;         /* no token can follow: it ends with an error */
 } llm_seq_t;
 

@@ -147,6 +147,81 @@ test_prompt_logprobs(void)
        "before there are any, a pause loses none");
 }
 
+/* What a job took from the cache is what its last run before the first token took. */
+static void
+test_cached(void)
+{
+    static result_t r;
+    llm_job_t job = submit(150, 2, false);
+
+    finish(&job, &r);
+    is_int(r.view.n_cached, 0, "nothing is cached");
+
+    job = submit(150, 2, false);
+    admit(sched);
+    seq_pause(sched, 0);
+    finish(&job, &r);
+    is_int(r.view.n_cached, 128, "four pages are, also after a pause that came before them");
+
+    job = submit(150, 2, false);
+    admit(sched);
+    llm_sched_compose(sched);
+    is_int(look(&job).n_cached, 128, "they are taken when they are wanted");
+    seq_pause(sched, 0);
+    finish(&job, &r);
+    is_int(r.view.n_cached, 128, "and not counted twice");
+
+    job = submit(150, 2, false);
+    admit(sched);
+    uint64_t started = look(&job).started_ns;
+    ok(started > 0 && lead() && sched->n_seqs == 1, "a new leader");
+    finish(&job, &r);
+    is_int(r.view.n_cached, 128, "counts what it takes");
+    ok(r.view.started_ns == started, "the job started before it");
+
+    job = submit(150, 2, false);
+    admit(sched);
+    /* the old leader died between two stores */
+    atomic_store(&sched->seqs[0].slot->started_ns, 0);
+    ok(lead() && look(&job).started_ns > 0, "unless nobody said so");
+    finish(&job, &r);
+}
+
+/* Whoever has no page yields none: it is not paused. */
+static void
+test_victim(void)
+{
+    enum { N = 8 };
+    static result_t r;
+    llm_job_t jobs[N];
+
+    for (int i = 0; i < N; i++) {
+        jobs[i] = submit(33, 3 + i, false);
+    }
+    admit(sched);
+    is_int(sched->n_seqs, N, "sequences run");
+    uint32_t holder = 0;
+    for (uint32_t i = 1; i < N - 1; i++) {
+        llm_slot_t *slot = sched->seqs[i].slot;
+        while (llm_seq_capacity(sched, &sched->seqs[i]) < N_CTX && llm_kv_grow(sched->kv, slot)) {
+            holder = i;
+        }
+    }
+    llm_slot_t *victim = sched->seqs[holder].slot, *last = sched->seqs[N - 1].slot;
+    uint64_t before = atomic_load(&stats.n_preemptions);
+    ok(holder > 1 && llm_kv_n_free(sched->kv) + llm_kv_n_cached(sched->kv) == 0,
+       "and hold all pages");
+    is_int(make_room(sched, 0, 33), 33, "an older one gets what it needs");
+    is_int((long long) (atomic_load(&stats.n_preemptions) - before), 1, "of one other");
+    ok((atomic_load(&victim->state) & LLM_SLOT_PHASE) == LLM_SLOT_QUEUED,
+       "which is the youngest with pages");
+    ok(sched->n_seqs == N - 1 && sched->seqs[N - 2].slot == last,
+       "the youngest has none and stays");
+    for (int i = 0; i < N; i++) {
+        finish(&jobs[i], &r);
+    }
+}
+
 /* An encoder's input is not cut: what does not fit into the time of a step waits for the next. */
 static void
 test_encode(void)
@@ -187,6 +262,8 @@ main(void)
 {
     if (begin(DECODER)) {
         test_prompt_logprobs();
+        test_cached();
+        test_victim();
         end();
     }
     if (begin(ENCODER)) {
