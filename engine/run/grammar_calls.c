@@ -79,19 +79,22 @@ literal(calls_t *p, const json_t *s)
                      : literal_bytes(p, json_string_value(s), json_string_length(s));
 }
 
-/* Edges of state k of the matcher of s[0 .. n); `back` is where it goes when c does not fit. */
+/*
+ * Edges of state k of the matcher of s[0 .. n). For bytes that do not fit it goes where state
+ * `back` goes, which is an earlier one (k == 0: to 0).
+ */
 static bool
-match_edges(llm_gb_t *b, llm_gdfa_t *d, const uint8_t *s, uint32_t n, uint32_t k,
-            const uint32_t *back, bool with_match)
+match_edges(llm_gb_t *b, llm_gdfa_t *d, const uint8_t *s, uint32_t n, uint32_t k, uint32_t back,
+            bool with_match)
 {
-    uint32_t to[256];
-    for (unsigned c = 0; c < 256; c++) {
-        uint32_t at = k;
-        while (at > 0 && s[at] != c) {
-            at = back[at];
+    uint32_t to[256] = { 0 };
+    for (uint32_t i = 0; k > 0 && i < d->st[back].n_edges; i++) {
+        const llm_gedge_t *e = &d->ed[d->st[back].edge + i];
+        for (unsigned c = e->lo; c <= e->hi; c++) {
+            to[c] = e->to;
         }
-        to[c] = s[at] == c ? at + 1 : 0;
     }
+    to[s[k]] = k + 1;
     for (unsigned lo = 0, hi; lo < 256; lo = hi + 1) {
         for (hi = lo; hi < 255 && to[hi + 1] == to[lo]; hi++) {
         }
@@ -129,7 +132,7 @@ text_around(calls_t *p, const json_t *string, bool until)
     d.n = until ? n + 1 : n;
     for (uint32_t k = 0; k < n; k++) {
         d.st[k] = (llm_gdstate_t) { .edge = d.n_ed, .final = !until };
-        if (!match_edges(b, &d, s, n, k, back, until)) {
+        if (!match_edges(b, &d, s, n, k, back[k], until)) {
             break;
         }
         d.st[k].n_edges = d.n_ed - d.st[k].edge;

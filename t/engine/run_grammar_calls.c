@@ -114,6 +114,7 @@ static const calls_t cases[] = {
     { "aab", "a", "b", "<", NULL, { { "ab", "1", "" } }, true, true, 0 },
     { "aba", "aba", "", "", NULL, { { "", "1", "" }, { "b", "1", ">" } }, true, true, 1 },
     { "aa", "", "", "a", NULL, { { "aa", "1", "" } }, true, true, 0 },
+    { "aabaa", "aab", "", "", NULL, { { "aa", "1", "" } }, true, false, 0 },
     { "<", "", "", "", "b>", { { "<", "1", "b" }, { "<a", "1", "b" } }, true, false, 0 },
     { "<", "<", "b", "", "aa", { { "", "1", "" } }, true, true, 1 },
     { "", "<", "b", ">", NULL, { { "", "1", "a" }, { "a", "1", "" } }, false, true, 1 },
