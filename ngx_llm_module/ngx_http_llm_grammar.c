@@ -192,6 +192,11 @@ ngx_http_llm_grammar_compile(ngx_http_llm_ctx_t *ctx)
     }
 
     if (ctx->task == NULL) {
+
+        if (ngx_http_llm_params_permit(ctx) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
         ctx->task = ngx_http_llm_grammar_task(ctx);
 
         if (ctx->task == NULL) {

@@ -157,6 +157,7 @@ struct ngx_http_llm_instance_s {
 
     ngx_connection_t          *wake;        /* NULL: not joined here */
     ngx_queue_t                requests;    /* of ngx_http_llm_ctx_t */
+    ngx_uint_t                 n_slow;      /* tasks in threads of the worker */
 };
 
 

@@ -66,9 +66,12 @@ ngx_http_llm_params_permit(ngx_http_llm_ctx_t *ctx)
 
     llm_engine_stats(ctx->instance->engine, &stats);
 
-    /* exact, while the numbers of a step lag behind what was sent */
+    /*
+     * Exact, while the numbers of a step lag behind what was sent.  A grammar
+     * is compiled to its end, also when its client has gone: it counts.
+     */
 
-    if ((uint64_t) stats.n_used + ctx->n_sequences
+    if ((uint64_t) stats.n_used + ctx->instance->n_slow + ctx->n_sequences
         > (uint64_t) ctx->conf->max_concurrent_requests
         || (ctx->conf->max_queue >= 0
             && stats.n_waiting > (uint64_t) ctx->conf->max_queue))

@@ -603,7 +603,11 @@ ngx_http_llm_decode(ngx_http_llm_ctx_t *ctx)
 static ngx_int_t
 ngx_http_llm_submit(ngx_http_llm_ctx_t *ctx)
 {
-    if (ngx_http_llm_engine_submit(ctx) != NGX_OK) {
+    /* others may have come while threads had the prompt and the grammar */
+
+    if (ngx_http_llm_params_permit(ctx) != NGX_OK
+        || ngx_http_llm_engine_submit(ctx) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

@@ -61,6 +61,7 @@ ngx_http_llm_task_new(ngx_http_llm_ctx_t *ctx, ngx_http_llm_work_pt work,
     task->pool = pool;
     task->ctx = ctx;
     task->work = work;
+    task->instance = ctx->instance;
     task->model = ctx->instance->model;
     task->text.len = len;
     task->text.data = ngx_pnalloc(pool, len + 1);
@@ -102,6 +103,7 @@ ngx_http_llm_task_run(ngx_http_llm_task_t *task)
             task->running = 1;
 
             if (ngx_thread_task_post(tp, t) == NGX_OK) {
+                task->instance->n_slow += task->slow;
                 return NGX_AGAIN;
             }
 
@@ -143,6 +145,7 @@ ngx_http_llm_task_done(ngx_event_t *ev)
     task = ev->data;
     task->running = 0;
     task->ran = 1;
+    task->instance->n_slow -= task->slow;
 
     if (task->ctx == NULL) {
         ngx_http_llm_task_destroy(task);

@@ -18,6 +18,7 @@ typedef void (*ngx_http_llm_work_pt)(ngx_http_llm_task_t *task);
 struct ngx_http_llm_task_s {
     ngx_pool_t                  *pool;
     ngx_http_llm_ctx_t          *ctx;       /* NULL: the request has gone */
+    ngx_http_llm_instance_t     *instance;
     ngx_http_llm_work_pt         work;
     void                        *thread;    /* ngx_thread_task_t */
 
@@ -36,7 +37,7 @@ struct ngx_http_llm_task_s {
     llm_code_t                   code;
     llm_err_t                    err;
 
-    unsigned                     slow:1;    /* whatever the length */
+    unsigned                     slow:1;    /* whatever the length; counted */
     unsigned                     running:1; /* a thread has it */
     unsigned                     ran:1;     /* the result is there */
 };

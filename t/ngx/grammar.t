@@ -150,13 +150,13 @@ subtest 'refused by name' => sub {
     }
     my $start = time;
     my @hostile = map { $http->send(POST => '/generate', json => { inputs => 'abc', parameters => { max_new_tokens => 2,
-        grammar => regex('((((a{0,900}){0,900}){0,900}){0,900}|' . ('(x|y{1,' . (800 + $_) . '}z)*' x 20) . ')') } }) } 1 .. 3;
+        grammar => regex('(([a-z]{0,30}x){0,' . (60 + $_) . '}y){0,30}') } }) } 1 .. 3;
     sleep 0.02;
     my $t0 = time;
     is $http->get('/health')->status, 200, 'the event loop goes on';
     cmp_ok time - $t0, '<', 2, 'at once';
     LLM::HTTP::wait_all(60, @hostile);
-    is $_->status, 422, 'too complex' or diag substr $_->body, 0, 300 for @hostile;
+    is $_->json->{error}, 'Input validation error: grammar is not valid: too complex', 'refused' for @hostile;
     my $x = $http->post('/v1/chat/completions', { @hi, response_format => { type => 'json_schema', schema => { type => 'int' } } });
     is_deeply [ $x->status, $x->json->{error}{code}, $x->json->{error_type} ], [ 422, 422, 'validation' ], "OpenAI's form of it";
     for my $path ('/off/generate', '/off/') {

@@ -6,6 +6,7 @@ use warnings;
 use lib 't/lib';
 
 use JSON::PP ();
+use Time::HiRes 'sleep';
 use Test::More;
 
 use LLM::HTTP;
@@ -41,6 +42,7 @@ my $conf = <<"EOC";
         location / { llm_pass m; llm_max_best_of 3; llm_max_stop_sequences 2; llm_max_top_n_tokens 4; llm_max_client_batch_size 3;
             llm_max_input_tokens 10; llm_max_total_tokens 20; llm_max_concurrent_requests 6; }
         location /none/ { llm_pass m; llm_max_best_of 1; llm_max_stop_sequences 0; llm_max_top_n_tokens 0; llm_max_client_batch_size 1; }
+        location /few/ { llm_pass m; llm_max_concurrent_requests 2; }
         location /cheap/ { llm_pass m; llm_prefill_logprobs off; }
         location /two/ { llm_pass two; llm_max_total_tokens 100000; }
         location /two/queue/ { llm_pass two; llm_max_total_tokens 100000; llm_max_queue 0; }
@@ -131,6 +133,22 @@ subtest 'llm_max_queue' => sub {
     is $small->post('/two/queue1/generate', \%short)->status, 429, 'and then no more';
     $_->close for @running;
     is $second->wait->status, 200, 'who waits is served';
+};
+
+# of a third of a second each
+subtest 'grammars that are compiled have places too' => sub {
+    my $grammar = sub { return { inputs => 'a', parameters => { max_new_tokens => 3, grammar => { type => 'regex', value => $_[0] } } } };
+    my $hostile = sub { $small->send(POST => '/few/generate', json => $grammar->("(([a-z]{0,30}x){0,$_[0]}y){0,30}")) };
+    my @all = map { $hostile->($_) } 61 .. 66;
+    LLM::HTTP::wait_all(60, @all);
+    my @refused = grep { $_->status == 429 } @all;
+    ok @refused >= 1, 'no more than there are places';
+    is_deeply [ map { $_->json->{error_type} } @refused ], [ ('overloaded') x @refused ], 'error_type';
+    is scalar(grep { $_->status == 422 } @all), 6 - @refused, 'the others are too complex';
+    my @left = map { $hostile->($_) } 71, 72;
+    sleep 0.05;
+    $_->abort for @left;
+    ok $n->wait_for(sub { $small->post('/few/generate', $grammar->('abc'))->status == 200 }), 'clients that leave give their places back';
 };
 
 subtest 'llm_api_key' => sub {
