@@ -114,7 +114,11 @@ ngx_http_llm_completions_prefill(ngx_http_llm_ctx_t *ctx,
         l->seen = 0;
     }
 
-    if (p->stream && p->return_full_text) {
+    /* native events are of the answer's tokens; the last has the whole text */
+
+    if (p->stream && p->return_full_text
+        && !ngx_http_llm_completions_events(ctx))
+    {
         ngx_http_llm_completions_chunk(ctx, s, &s->prompt->shown, NULL, 0);
     }
 

@@ -256,6 +256,10 @@ subtest 'native details' => sub {
             [ map { my $e = $_; +{ map { $_ => $e->{$_} } qw(token top_tokens generated_text details) } } @native ], "a chunk is an event: @$_[0, 1]";
         is join('', map { $_->{choices}[0]{text} } @e), $native[-1]{generated_text}, 'and its texts are the text';
     }
+    my @echo = @{ complete('', prompt => 'Hello', %p, details => $true, stream => $true, return_full_text => $true)->data };
+    pop @echo;
+    is_deeply [ map { $_->{token} } @echo ], [ map { $_->{token} } @native ], 'the prompt is no token';
+    is $echo[-1]{generated_text}, 'Hello' . $native[-1]{generated_text}, 'but in the whole text';
     my @e = @{ complete('', prompt => 'Hello', %p, stream => $true)->data };
     ok !(grep { ref && exists $_->{token} } @e), 'not for others';
     # a unit of several tokens: the stop string holds them back
