@@ -42,9 +42,11 @@ static ngx_int_t ngx_http_llm_postconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_llm_init_process(ngx_cycle_t *cycle);
 static void ngx_http_llm_exit_process(ngx_cycle_t *cycle);
 static char *ngx_http_llm_check_text(ngx_conf_t *cf, void *post, void *data);
+static char *ngx_http_llm_check_utf8(ngx_conf_t *cf, void *post, void *data);
 
 
 static ngx_conf_post_t  ngx_http_llm_text_post = { ngx_http_llm_check_text };
+static ngx_conf_post_t  ngx_http_llm_utf8_post = { ngx_http_llm_check_utf8 };
 
 static const ngx_http_llm_bounds_t  ngx_http_llm_1_to_4096 = { 1, 4096 };
 static const ngx_http_llm_bounds_t  ngx_http_llm_0_to_4096 = { 0, 4096 };
@@ -171,7 +173,7 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       ngx_conf_set_str_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, tool_prompt),
-      NULL },
+      &ngx_http_llm_utf8_post },
 
     { ngx_string("llm_watermark"),
       NGX_HTTP_LLM_ALL|NGX_CONF_TAKE12,
@@ -426,5 +428,25 @@ ngx_http_llm_check_text(ngx_conf_t *cf, void *post, void *data)
         }
     }
 
-    return value->len ? NGX_CONF_OK : "must not be empty";
+    return value->len ? ngx_http_llm_check_utf8(cf, post, data)
+                      : "must not be empty";
+}
+
+
+/* what becomes a string of JSON */
+
+static char *
+ngx_http_llm_check_utf8(ngx_conf_t *cf, void *post, void *data)
+{
+    json_t     *string;
+    ngx_str_t  *value = data;
+
+    string = json_stringn((char *) value->data, value->len);
+    if (string == NULL) {
+        return "must be UTF-8";
+    }
+
+    json_decref(string);
+
+    return NGX_CONF_OK;
 }
