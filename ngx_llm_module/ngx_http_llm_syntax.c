@@ -532,7 +532,7 @@ ngx_http_llm_syntax_format(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b)
 
     text = ngx_http_llm_json_str(value);
     schema = ngx_http_llm_json_load((char *) text.data, text.len,
-                                    JSON_ALLOW_NUL, &error);
+                                    JSON_ALLOW_NUL|JSON_DECODE_ANY, &error);
 
     if (schema == NULL) {
         return ngx_http_llm_invalid(ctx, "grammar is not valid: the schema is "

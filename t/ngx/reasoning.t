@@ -133,6 +133,9 @@ subtest 'what follows is constrained' => sub {
     like raw($c), qr/\A\{/, 'at the first character';
     $c = chat('/open', %p, response_format => { type => 'json_object', value => '{"enum":[7]}' })->json->{choices}[0];
     is $c->{message}{content}, '7', 'a schema in a string';
+    $c = chat('/open', %p, response_format => { type => 'json_object', value => 'true' })->json->{choices}[0];
+    like $c->{message}{content}, qr/\A(?:[\[{"0-9-]|true|false|null)/, 'true in a string is any JSON';
+    is chat('/open', response_format => { type => 'json_object', value => '5' })->status, 422, 'a number is no schema';
     is chat('/open', response_format => { type => 'json_object', value => '{' })->status, 422, 'which must be one';
     $c = chat('/open', response_format => { type => 'regex', value => 'ab' })->json->{choices}[0];
     is_deeply [ @{ $c->{message} }{qw(content reasoning)} ], [ 'ab', undef ], 'a regular expression is for the whole output';
