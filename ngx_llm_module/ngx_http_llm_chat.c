@@ -26,6 +26,9 @@ static ngx_int_t ngx_http_llm_chat_append(json_t *message,
 static ngx_int_t ngx_http_llm_chat_calls(json_t *calls);
 static ngx_int_t ngx_http_llm_chat_calls_text(ngx_http_llm_ctx_t *ctx,
     json_t *message, json_t *calls);
+static ngx_uint_t ngx_http_llm_chat_told(ngx_http_llm_ctx_t *ctx,
+    json_t *vars, ngx_str_t *prompt);
+static ngx_uint_t ngx_http_llm_chat_count(ngx_str_t *text, ngx_str_t *what);
 static json_t *ngx_http_llm_chat_vars(ngx_http_llm_ctx_t *ctx, json_t *root,
     ngx_str_t *last);
 static void ngx_http_llm_chat_continue(ngx_http_llm_ctx_t *ctx,
@@ -150,10 +153,10 @@ ngx_int_t
 ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
     ngx_str_t *prompt)
 {
-    json_t                *vars;
-    ngx_int_t              rc;
-    ngx_str_t              err, last;
-    ngx_http_llm_tools_t  *t;
+    json_t      *vars;
+    ngx_int_t    rc;
+    ngx_str_t    err, last;
+    ngx_uint_t   told;
 
     if (ctx->model->template.len == 0) {
         return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_TEMPLATE,
@@ -162,6 +165,7 @@ ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
 
     ngx_str_null(&err);
     ngx_str_null(&last);
+    told = 0;
 
     vars = ngx_http_llm_chat_vars(ctx, root, &last);
     if (vars == NULL) {
@@ -172,24 +176,19 @@ ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
                                  prompt, &err);
 
     if (rc == NGX_OK) {
+        told = ngx_http_llm_chat_told(ctx, vars, prompt);
         ngx_http_llm_chat_continue(ctx, prompt, &last);
     }
 
     json_decref(vars);
 
     if (rc == NGX_OK) {
-        t = ctx->tools;
 
-        /* some templates take tools from elsewhere, or leave them out */
-
-        if (t->n_tools == 0 || t->choice == NGX_HTTP_LLM_TOOLS_NONE || t->note
-            || ngx_strnstr(prompt->data, (char *) t->tools[0].name.data,
-                           prompt->len))
-        {
+        if (told) {
             return NGX_OK;
         }
 
-        t->note = 1;
+        ctx->tools->note = 1;
         return ngx_http_llm_chat_render(ctx, root, prompt);
     }
 
@@ -199,6 +198,63 @@ ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
     }
 
     return ngx_http_llm_fail_nomem(ctx);
+}
+
+
+/*
+ * Whether the prompt tells of the tools, if it has to: some templates take
+ * them from elsewhere, or leave them out.  Messages may have the name of a
+ * tool as well, so a prompt without tools is compared.  vars lose them.
+ */
+
+static ngx_uint_t
+ngx_http_llm_chat_told(ngx_http_llm_ctx_t *ctx, json_t *vars,
+    ngx_str_t *prompt)
+{
+    ngx_uint_t             n;
+    ngx_str_t              err, other, *name;
+    ngx_http_llm_tools_t  *t;
+
+    t = ctx->tools;
+
+    if (t->n_tools == 0 || t->choice == NGX_HTTP_LLM_TOOLS_NONE || t->note) {
+        return 1;
+    }
+
+    name = &t->tools[0].name;
+    n = ngx_http_llm_chat_count(prompt, name);
+
+    if (n == 0) {
+        return 0;
+    }
+
+    (void) json_object_del(vars, "tools");
+
+    return ngx_http_llm_lua_render(ctx->request, &ctx->model->template, vars,
+                                   &other, &err)
+           != NGX_OK
+           || ngx_http_llm_chat_count(&other, name) < n;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_chat_count(ngx_str_t *text, ngx_str_t *what)
+{
+    u_char      *p, *end;
+    ngx_uint_t   n;
+
+    end = text->data + text->len;
+
+    for (n = 0, p = text->data; /* void */ ; n++) {
+
+        p = memmem(p, end - p, what->data, what->len);
+
+        if (p == NULL) {
+            return n;
+        }
+
+        p += what->len;
+    }
 }
 
 

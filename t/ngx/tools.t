@@ -304,6 +304,13 @@ subtest 'prompts' => sub {
     like $prompt->('/plain', tools => \@tools), qr/\A<user>Weather in Rome\?\n---\n.*"arguments".*\n\[.*"get_weather".*\]\z/s,
         'a template without tools: list and instruction in the last message of the user';
     like $prompt->('/blind', tools => \@tools), qr/\A<user>Weather in Rome\?\n---\n.*"get_weather"/s, 'a template that only mentions them';
+    for my $name ('get_weather', "get_weather\0get_weather", "\0") {
+        my @said = (messages => [ { role => 'user', content => "what is $name?" } ], tools => \@tools);
+        like $prompt->('/blind', @said), qr/\n---\n.*\n\[.*"get_weather"/s, 'also where the user says its name';
+        my $shown = $prompt->('/hermes', @said);
+        like $shown, qr/^TOOLS .*get_weather/, 'a template that shows them';
+        unlike $shown, qr/\n---\n/, 'needs no more';
+    }
     unlike $prompt->('/blind', tools => \@tools, tool_choice => 'none'), qr/get_weather/, 'none';
     unlike $prompt->('/plain', tools => \@tools, tool_choice => 'none'), qr/get_weather/, 'none: no instruction';
     like $prompt->('/strings', tools => \@tools), qr/in this form:\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>NAME<｜tool▁sep｜>\{ARGUMENTS\}<｜tool▁call▁end｜><｜tool▁calls▁end｜>\n\[/,
