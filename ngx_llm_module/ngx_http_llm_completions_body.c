@@ -402,9 +402,11 @@ ngx_http_llm_completions_ids(ngx_http_llm_ctx_t *ctx,
         prompt->tokens[i] = (int32_t) id;
     }
 
-    /* what is too long is refused soon, without its text */
+    /* what is too long is refused soon, and embeddings are of tokens alone */
 
-    if (n > (size_t) ctx->conf->max_total_tokens) {
+    if (n > (size_t) ctx->conf->max_total_tokens
+        || ctx->route == NGX_HTTP_LLM_EMBEDDINGS)
+    {
         prompt->starts = ngx_pcalloc(ctx->request->pool,
                                      n * sizeof(uint32_t));
 
