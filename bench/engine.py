@@ -6,6 +6,7 @@ llama.cpp is measured with its defaults and with the flags that a first round fo
 Nothing is reported when any run failed.
 """
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -31,6 +32,17 @@ def measure(name, cmd):
         sys.exit(f"bench: {name} printed no JSON, nothing is reported:\n{done.stdout[-2000:]}")
 
 
+@contextlib.contextmanager
+def busy_neighbour():
+    """A process of another session that wants one core."""
+    p = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+    try:
+        yield
+    finally:
+        p.kill()
+        p.wait()
+
+
 def cpu_name():
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
         for line in f:
@@ -51,6 +63,7 @@ def main():
     ap.add_argument("--reps", type=int, default=5)
     ap.add_argument("--prefill", default="128,512,2048")
     ap.add_argument("--decode", default="128")
+    ap.add_argument("--neighbour", action="store_true", help="each run also beside a process that keeps one core busy")
     ap.add_argument("--json")
     args = ap.parse_args()
     work = ["--model", args.model, "--threads", str(args.threads)]
@@ -77,27 +90,34 @@ def main():
     got = {}    # (kind, n) -> {"ours": [...], "default": [...], ...}
     system = version = ""
 
-    def take(result, who):
+    def take(result, who, company):
         for kind in ("prefill", "decode"):
             for n, values in result[kind].items():
-                got.setdefault((kind, int(n)), {}).setdefault(who, []).extend(values)
+                got.setdefault((kind + company, int(n)), {}).setdefault(who, []).extend(values)
+
+    def run(who, company):
+        nonlocal system, version
+        if who == "ours":
+            take(measure("llm bench", ours_cmd + sizes), who, company)
+        else:
+            result = measure(f"llama.cpp ({who})", peer_cmd + sizes + PEER_FLAGS[who])
+            system, version = result["system"], result["version"]
+            take(result, who, company)
 
     for rep in range(args.reps):
         turns = ["ours"] + peers
         for who in turns if rep % 2 == 0 else reversed(turns):
-            if who == "ours":
-                take(measure("llm bench", ours_cmd + sizes), who)
-            else:
-                result = measure(f"llama.cpp ({who})", peer_cmd + sizes + PEER_FLAGS[who])
-                system, version = result["system"], result["version"]
-                take(result, who)
+            run(who, "")
+            if args.neighbour:
+                with busy_neighbour():
+                    run(who, " +1")
             print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
 
     print(f"{os.path.basename(args.model)}, {args.threads} threads, {args.reps} runs of each in turn; tokens a second\n")
-    print(f"{'':13} {'llm':>29} {'llama.cpp':>32} {'ratio of':>12}")
+    print(f"{'':15} {'llm':>29} {'llama.cpp':>32} {'ratio of':>12}")
     head = f"{'min':>9} {'median':>9} {'max':>9}"
-    print(f"{'':13} {head} {'':2} {head} {'medians':>12}   peer's flags")
+    print(f"{'':15} {head} {'':2} {head} {'medians':>12}   peer's flags")
     worst = None
     for (kind, n), sides in got.items():
         ours = sides["ours"]
@@ -105,7 +125,12 @@ def main():
             theirs = sides[who]
             ratio = statistics.median(ours) / statistics.median(theirs)
             worst = ratio if worst is None else min(worst, ratio)
-            print(f"{kind:8}{n:5} {row(ours)} {'':2} {row(theirs)} {ratio:12.2f}   {who}")
+            print(f"{kind:10}{n:5} {row(ours)} {'':2} {row(theirs)} {ratio:12.2f}   {who}")
+    for (kind, n), sides in got.items():
+        if kind.endswith(" +1"):
+            kept = {w: statistics.median(v) / statistics.median(got[kind[:-3], n][w]) for w, v in sides.items()}
+            print(f"{kind[:-3]} {n}: kept beside a busy neighbour (+1): "
+                  + ", ".join(f"{'llm' if w == 'ours' else 'llama.cpp ' + w} {100 * k:.0f} %" for w, k in kept.items()))
     print(f"\nload of the machine before the run: {load:.2f}" + ("  (busy: do not trust these numbers)" if load > 0.5 else ""))
     print(f"machine: {cpu_name()}, {platform.system()} {platform.release()}\npeer: llama-cpp-python {version}, {system}")
     print(f"smallest ratio: {worst:.2f}")
