@@ -16,7 +16,6 @@ static ngx_int_t ngx_http_llm_vertex_native(ngx_http_llm_ctx_t *ctx,
     json_t *root);
 static ngx_int_t ngx_http_llm_vertex_reply(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_batch_t *batch);
-static ngx_uint_t ngx_http_llm_vertex_shape(ngx_http_llm_error_t *error);
 
 
 const ngx_http_llm_codec_t  ngx_http_llm_invocations_codec = {
@@ -149,24 +148,18 @@ ngx_http_llm_vertex_reply(ngx_http_llm_ctx_t *ctx,
 
     static ngx_str_t  json = ngx_string("application/json");
 
-    /* what does not have the right shape is the client's to know */
-
-    for (i = 0; i < batch->n; i++) {
-        item = &batch->items[i];
-
-        if (ngx_http_llm_vertex_shape(&item->error)) {
-            ctx->error = item->error;
-            return NGX_ERROR;
-        }
-    }
-
     ngx_http_llm_buf_lit(&ctx->out, "{\"predictions\":[");
 
     for (i = 0; i < batch->n; i++) {
         item = &batch->items[i];
 
+        if (item->error.fault != NGX_HTTP_LLM_OK) {
+            ctx->error = item->error;
+            return NGX_ERROR;
+        }
+
         if (!item->done) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_FAILED_INSTANCE,
+            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_INCOMPLETE,
                                      "Incomplete generation");
         }
 
@@ -182,18 +175,4 @@ ngx_http_llm_vertex_reply(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_output_reply(ctx, NGX_HTTP_OK, &json);
 
     return NGX_DONE;
-}
-
-
-static ngx_uint_t
-ngx_http_llm_vertex_shape(ngx_http_llm_error_t *error)
-{
-    size_t  n;
-
-    n = sizeof(NGX_HTTP_LLM_DESERIALIZE) - 1;
-
-    return error->fault == NGX_HTTP_LLM_VALIDATION
-           && error->message.len > n
-           && ngx_strncmp(error->message.data, NGX_HTTP_LLM_DESERIALIZE, n)
-              == 0;
 }

@@ -205,7 +205,6 @@ typedef enum {
     NGX_HTTP_LLM_SUFFIX,                    /* 422, no tokens for it */
     NGX_HTTP_LLM_BATCH_SIZE,                /* 422 */
     NGX_HTTP_LLM_NO_INSTANCES,              /* 422, Vertex AI */
-    NGX_HTTP_LLM_FAILED_INSTANCE,           /* 500, Vertex AI */
     NGX_HTTP_LLM_LENGTH_MISMATCH,           /* 422, KServe */
     NGX_HTTP_LLM_NOT_UTF8,                  /* 422, KServe */
     NGX_HTTP_LLM_OVERLOADED,                /* 429 */

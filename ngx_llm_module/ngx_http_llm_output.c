@@ -45,8 +45,6 @@ static const ngx_http_llm_fault_t  ngx_http_llm_faults[] = {
     /* SUFFIX */         { 422, ngx_string("suffix not supported"), NULL },
     /* BATCH_SIZE */     { 422, ngx_string("batch size exceeded"), NULL },
     /* NO_INSTANCES */   { 422, ngx_string("Input validation error"), NULL },
-    /* FAILED_INSTANCE */
-                         { 500, ngx_string("Incomplete generation"), NULL },
     /* LENGTH_MISMATCH */
                          { 422, ngx_string("length mismatch"), NULL },
     /* NOT_UTF8 */       { 422, ngx_string("utf8"), NULL },
@@ -354,9 +352,7 @@ ngx_http_llm_output_error(ngx_http_llm_ctx_t *ctx)
 
     /* why an instance has failed is in the log already */
 
-    level = (ctx->error.status >= 500
-             && ctx->error.fault != NGX_HTTP_LLM_FAILED_INSTANCE)
-            ? NGX_LOG_ERR : NGX_LOG_INFO;
+    level = (ctx->error.status >= 500) ? NGX_LOG_ERR : NGX_LOG_INFO;
 
     ngx_log_error(level, r->connection->log, 0, "llm request failed, %ui: %V",
                   ctx->error.status, &ctx->error.message);

@@ -89,12 +89,14 @@ subtest 'POST /vertex' => sub {
 
 subtest 'errors of /vertex' => sub {
     my $ok = { inputs => 'A', parameters => { max_new_tokens => 1 } };
-    my @failed = (500, { error => 'Incomplete generation', error_type => 'Incomplete generation' });
-    for my $instance ({ inputs => '' }, { inputs => 'A', parameters => { top_k => 0 } }, { inputs => 'a' x 3000 },
-        { @hi, temperature => -1 })
+    for ([ { inputs => '' }, '`inputs` cannot be empty' ],
+        [ { inputs => 'A', parameters => { top_k => 0 } }, '`top_k` must be strictly positive' ],
+        [ { @hi, temperature => -1 }, '`temperature` must be strictly positive' ])
     {
+        my ($instance, $message) = @$_;
         my $x = $http->post('/vertex', { instances => [ $ok, $instance, $ok ] });
-        is_deeply [ $x->status, $x->json ], \@failed, 'an instance that fails: ' . substr $LLM::HTTP::JSON->encode($instance), 0, 60;
+        is_deeply [ $x->status, $x->json ], [ 422, { error => "Input validation error: $message", error_type => 'validation' } ],
+            "an instance that fails: $message";
     }
     my $x = $http->post('/vertex', { instances => [] });
     is_deeply [ $x->status, $x->json ], [ 422, { error => 'Input validation error', error_type => 'Input validation error' } ],
@@ -112,7 +114,7 @@ subtest 'errors of /vertex' => sub {
     }
     $x = $http->post('/few/vertex', { instances => [ ($ok) x 4 ] });
     is_deeply [ $x->status, $x->json->{error_type} ], [ 422, 'batch size exceeded' ], 'more than llm_max_client_batch_size';
-    is $http->post('/hook/vertex', { instances => [ $ok, { inputs => 'bad' } ] })->status, 500, 'a hook refuses one';
+    is $http->post('/hook/vertex', { instances => [ $ok, { inputs => 'bad' } ] })->status, 403, 'a hook refuses one, with its own status';
     is $http->post('/hook/vertex', { instances => [ $ok, $ok ] })->status, 200, 'or none';
     my $long = { inputs => 'A', parameters => { max_new_tokens => 200, ignore_eos => $true } };
     is $http->post('/short/vertex', { instances => [$long] })->status, 424, 'llm_generation_timeout';
