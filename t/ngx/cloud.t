@@ -27,7 +27,7 @@ $n->conf(<<'EOC');
             llm_prompt_by_lua_block { local r = ... if r.inputs == "bad" then llm.refuse(403, "no") end }
         }
         location /long/ { llm_pass long; }
-        location /short/ { llm_pass m; llm_generation_timeout 1ms; }
+        location /short/ { llm_pass long; llm_generation_timeout 50ms; }
     }
 EOC
 $n->start;
@@ -116,7 +116,7 @@ subtest 'errors of /vertex' => sub {
     is_deeply [ $x->status, $x->json->{error_type} ], [ 422, 'batch size exceeded' ], 'more than llm_max_client_batch_size';
     is $http->post('/hook/vertex', { instances => [ $ok, { inputs => 'bad' } ] })->status, 403, 'a hook refuses one, with its own status';
     is $http->post('/hook/vertex', { instances => [ $ok, $ok ] })->status, 200, 'or none';
-    my $long = { inputs => 'A', parameters => { max_new_tokens => 200, ignore_eos => $true } };
+    my $long = { inputs => "A", parameters => { max_new_tokens => 8000, ignore_eos => $true } };
     is $http->post('/short/vertex', { instances => [$long] })->status, 424, 'llm_generation_timeout';
     my $kept = $http->post('/vertex', { instances => [ $ok, { inputs => '' } ] }, keep => 1);
     is $http->request(POST => '/vertex', json => { instances => [$ok] }, on => $kept)->status, 200, 'the connection goes on';
