@@ -15,6 +15,7 @@ static json_t *ngx_http_llm_kserve_text(ngx_http_llm_ctx_t *ctx,
     json_t *input, ngx_uint_t i);
 static ngx_int_t ngx_http_llm_kserve_reply(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_batch_t *batch);
+static void ngx_http_llm_kserve_bytes(ngx_http_llm_buf_t *b, ngx_str_t *text);
 
 
 void
@@ -222,7 +223,6 @@ ngx_http_llm_kserve_reply(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_batch_t *batch)
 {
     json_t                     *outputs;
-    size_t                      k;
     ngx_str_t                   s;
     ngx_uint_t                  i;
     ngx_http_llm_buf_t         *b;
@@ -259,11 +259,7 @@ ngx_http_llm_kserve_reply(ngx_http_llm_ctx_t *ctx,
         ngx_http_llm_buf_printf(b, ",\"shape\":[1,%uz],\"datatype\":\"BYTES\","
                                 "\"data\":[", item->text.len);
 
-        for (k = 0; k < item->text.len; k++) {
-            ngx_http_llm_buf_printf(b, "%s%ud", k ? "," : "",
-                                    (ngx_uint_t) item->text.data[k]);
-        }
-
+        ngx_http_llm_kserve_bytes(b, &item->text);
         ngx_http_llm_buf_lit(b, "]}");
     }
 
@@ -272,4 +268,39 @@ ngx_http_llm_kserve_reply(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_output_reply(ctx, NGX_HTTP_OK, &json);
 
     return NGX_DONE;
+}
+
+
+/* a text as a list of numbers */
+
+static void
+ngx_http_llm_kserve_bytes(ngx_http_llm_buf_t *b, ngx_str_t *text)
+{
+    u_char  *p, c;
+    size_t   i;
+
+    p = ngx_http_llm_buf_reserve(b, text->len * (sizeof("255,") - 1));
+    if (p == NULL) {
+        return;
+    }
+
+    for (i = 0; i < text->len; i++) {
+        c = text->data[i];
+
+        if (i) {
+            *p++ = ',';
+        }
+
+        if (c >= 100) {
+            *p++ = '0' + c / 100;
+        }
+
+        if (c >= 10) {
+            *p++ = '0' + c / 10 % 10;
+        }
+
+        *p++ = '0' + c % 10;
+    }
+
+    b->len = p - b->data;
 }

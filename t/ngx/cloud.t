@@ -146,6 +146,9 @@ subtest 'KServe' => sub {
         is $text, $want[$i], 'text';
     }
     my %ok = (id => '1', inputs => [ $input->('a') ], outputs => [ { name => 'o' } ], parameters => { max_new_tokens => 1 });
+    my $fixed = { max_new_tokens => 20, grammar => { type => 'regex', value => '\\t\\nc_dé' } };
+    is_deeply $http->post($infer, { %ok, parameters => $fixed })->json->{outputs}[0], { name => 'o', datatype => 'BYTES', shape => [ 1, 7 ],
+        data => [ 9, 10, 99, 95, 100, 195, 169 ] }, 'bytes of one, two and three digits';
     is_deeply $http->post($infer, { id => '1', inputs => [], outputs => [] })->json, { id => '1', outputs => [] }, 'none';
     for ([ { outputs => [] }, qr/^Inputs and outputs length mismatch$/, 'length mismatch' ], [ { inputs => [ { data => [ 0xc3, 0x28 ] } ] }, qr/not valid UTF-8/, 'utf8' ],
         [ { inputs => [ { data => [256] } ] }, qr/inputs\[0\]\.data\[0\]: expected u8/, 'validation' ], [ { inputs => [ {} ] }, qr/inputs\[0\]\.data: expected a sequence/, 'validation' ],
