@@ -579,6 +579,13 @@ ngx_http_llm_chat_calls(json_t *calls)
         }
 
         text = ngx_http_llm_json_str(arguments);
+
+        /* the template gets what is long as it came, the loop does not wait */
+
+        if (text.len > NGX_HTTP_LLM_TASK_BYTES) {
+            continue;
+        }
+
         parsed = ngx_http_llm_json_load((char *) text.data, text.len,
                                         JSON_ALLOW_NUL, &error);
 

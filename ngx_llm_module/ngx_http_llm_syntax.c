@@ -10,6 +10,9 @@
 #include "ngx_http_llm_tools.h"
 
 
+#define NGX_HTTP_LLM_MAX_SCHEMA  1048576  /* bytes, if it is a string */
+
+
 static void ngx_http_llm_syntax_think(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_tools_t *t, ngx_str_t *prompt, ngx_uint_t continued);
 static ngx_uint_t ngx_http_llm_syntax_ends(ngx_str_t *text, const char *what);
@@ -531,6 +534,11 @@ ngx_http_llm_syntax_format(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b)
     }
 
     text = ngx_http_llm_json_str(value);
+
+    if (text.len > NGX_HTTP_LLM_MAX_SCHEMA) {
+        return ngx_http_llm_invalid(ctx, "grammar is not valid: too complex");
+    }
+
     schema = ngx_http_llm_json_load((char *) text.data, text.len,
                                     JSON_ALLOW_NUL|JSON_DECODE_ANY, &error);
 

@@ -136,6 +136,11 @@ subtest 'what follows is constrained' => sub {
     $c = chat('/open', %p, response_format => { type => 'json_object', value => 'true' })->json->{choices}[0];
     like $c->{message}{content}, qr/\A(?:[\[{"0-9-]|true|false|null)/, 'true in a string is any JSON';
     is chat('/open', response_format => { type => 'json_object', value => '5' })->status, 422, 'a number is no schema';
+    for ([ 1 << 20, 200 ], [ (1 << 20) + 1, 422 ]) {
+        my $x = $http->post('/open/v1/chat/completions', { messages => [ { role => 'user', content => 'a' } ], max_tokens => 1,
+            response_format => { type => 'json_object', value => '{' . ' ' x ($_->[0] - 2) . '}' } });
+        is $x->status, $_->[1], "a schema of $_->[0] bytes in a string" or diag $x->body;
+    }
     is chat('/open', response_format => { type => 'json_object', value => '{' })->status, 422, 'which must be one';
     $c = chat('/open', response_format => { type => 'regex', value => 'ab' })->json->{choices}[0];
     is_deeply [ @{ $c->{message} }{qw(content reasoning)} ], [ 'ab', undef ], 'a regular expression is for the whole output';

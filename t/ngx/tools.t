@@ -321,6 +321,11 @@ subtest 'prompts' => sub {
         { role => 'tool', tool_call_id => 'abcdefghi', content => '5!' });
     like $prompt->('/hermes', messages => \@turn), qr/<tool_call>\n\{"n": 5\}\n<\/tool_call>\(abcdefghi\)<tool>5!/,
         'calls and results through the template';
+    for ([ 32_758, qr/<tool_call>\n\{"n": "x+"\}\n/ ], [ 40_000, qr/<tool_call>\n"\{\\"n\\": \\"x+\\"\}"\n/ ]) {
+        my ($length, $form) = @$_;
+        local $turn[1]{tool_calls}[0]{function}{arguments} = '{"n": "' . 'x' x $length . '"}';
+        like $prompt->('/hermes', messages => \@turn), $form, "$length bytes of arguments";
+    }
     like $prompt->('/strings', messages => \@turn), qr/pick<｜tool▁sep｜>\{"n": 5\}<｜tool▁call▁end｜>/, 'a template that joins strings has the string';
     is $prompt->('/plain', messages => \@turn), '<user>q<assistant>{"name": "pick", "arguments": {"n": 5}}<user>5!',
         'as text where it knows neither';
