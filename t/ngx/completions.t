@@ -22,6 +22,7 @@ my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 my $n = LLM::Nginx->new;
 $n->conf(<<'EOC');
     llm_model m { weights %%ROOT%%/t/fixtures/gguf/llama-F32.gguf; context 256; kv_cache 16m f32; threads 1; }
+    llm_model long { weights %%ROOT%%/t/fixtures/gguf/llama-F32.gguf; context 600; kv_cache 16m f32; threads 1; }
     llm_model code { weights %%ROOT%%/t/fixtures/models/gpt_bigcode; context 192; kv_cache 16m f32; threads 1; }
     llm_model gguf { weights %%ROOT%%/t/fixtures/gguf/starcoder2-Q8_0.gguf; context 256; kv_cache 16m f32; threads 1; }
     server {
@@ -29,6 +30,7 @@ $n->conf(<<'EOC');
         llm_max_client_batch_size 4;
         llm_max_best_of 3;
         location / { llm_pass m; }
+        location /long/ { llm_pass long; }
         location /code/ { llm_pass code; }
         location /gguf/ { llm_pass gguf; }
         location /hooked/ { llm_pass m; llm_prompt_by_lua_block { return "A" } }
@@ -170,6 +172,25 @@ subtest 'logprobs' => sub {
     # bytes of half a character: a token of one byte
     my $x = complete('', prompt => [ 1, 3 + 0xe2 ], max_tokens => 0, echo => $true, logprobs => 0);
     is $x->json->{choices}[0]{logprobs}{tokens}[1], 'bytes:\xe2', 'a token that is no text' or diag $x->body;
+};
+
+subtest 'log-probabilities of a prompt of several slices' => sub {
+    my @ids = (1, map { 3 + ord('a') + $_ * 7 % 26 } 1 .. 512);
+    my %p = (max_tokens => 0, echo => $true, logprobs => 0);
+    my ($short) = map { $_->{logprobs}{token_logprobs} } @{ complete('/long', prompt => [ @ids[ 0 .. 99 ] ], %p)->json->{choices} };
+    for my $more ([], [ details => $true, decoder_input_details => $true ]) {
+        my $choices = complete('/long', prompt => [ \@ids, [ @ids[ 0 .. 256 ] ] ], %p, @$more)->json->{choices};
+        for ([ $choices->[0], 513 ], [ $choices->[1], 257 ]) {
+            my ($c, $count) = @$_;
+            my $got = $c->{logprobs}{token_logprobs};
+            is_deeply [ map { scalar @{ $c->{logprobs}{$_} } } qw(tokens token_logprobs top_logprobs text_offset) ], [ ($count) x 4 ], "$count tokens";
+            ok !(grep { abs($got->[$_] - $short->[$_]) > TOLERANCE } 1 .. 99), 'what begins alike has the same ones';
+            next unless @$more;
+            my $prefill = $c->{details}{prefill};
+            is_deeply [ map { $_->{id} } @$prefill ], [ @ids[ 0 .. $count - 1 ] ], 'prefill: the tokens';
+            is_deeply [ map { $_->{logprob} } @$prefill[ 1 .. $count - 1 ] ], [ @$got[ 1 .. $count - 1 ] ], 'with the same';
+        }
+    }
 };
 
 subtest 'chunks' => sub {
