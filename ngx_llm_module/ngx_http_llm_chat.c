@@ -203,8 +203,8 @@ ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
 
 /*
  * Whether the prompt tells of the tools, if it has to: some templates take
- * them from elsewhere, or leave them out.  Messages may have the name of a
- * tool as well, so a prompt without tools is compared.  vars lose them.
+ * them from elsewhere, or leave them out.  Where the name of a tool may come
+ * from a message, a prompt without tools is compared.  vars lose them.
  */
 
 static ngx_uint_t
@@ -213,6 +213,7 @@ ngx_http_llm_chat_told(ngx_http_llm_ctx_t *ctx, json_t *vars,
 {
     ngx_uint_t             n;
     ngx_str_t              err, other, *name;
+    ngx_http_llm_buf_t     rest;
     ngx_http_llm_tools_t  *t;
 
     t = ctx->tools;
@@ -230,6 +231,18 @@ ngx_http_llm_chat_told(ngx_http_llm_ctx_t *ctx, json_t *vars,
 
     (void) json_object_del(vars, "tools");
 
+    ngx_http_llm_buf_init(&rest, ctx->request->pool);
+    ngx_http_llm_buf_dump(&rest, vars);
+    ngx_http_llm_buf_add(&rest, ctx->model->template.data,
+                         ctx->model->template.len);
+
+    other.data = rest.data;
+    other.len = rest.len;
+
+    if (!rest.failed && ngx_http_llm_chat_count(&other, name) == 0) {
+        return 1;
+    }
+
     return ngx_http_llm_lua_render(ctx->request, &ctx->model->template, vars,
                                    &other, &err)
            != NGX_OK
@@ -245,16 +258,18 @@ ngx_http_llm_chat_count(ngx_str_t *text, ngx_str_t *what)
 
     end = text->data + text->len;
 
-    for (n = 0, p = text->data; /* void */ ; n++) {
+    for (n = 0, p = text->data; p < end; n++) {
 
         p = memmem(p, end - p, what->data, what->len);
 
         if (p == NULL) {
-            return n;
+            break;
         }
 
         p += what->len;
     }
+
+    return n;
 }
 
 

@@ -350,8 +350,6 @@ ngx_http_llm_output_error(ngx_http_llm_ctx_t *ctx)
     format = ctx->conf->error_format ? ctx->conf->error_format
                                      : ctx->codec->format;
 
-    /* why an instance has failed is in the log already */
-
     level = (ctx->error.status >= 500) ? NGX_LOG_ERR : NGX_LOG_INFO;
 
     ngx_log_error(level, r->connection->log, 0, "llm request failed, %ui: %V",
