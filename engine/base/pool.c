@@ -11,31 +11,34 @@
  * A helper adds the chunks it ran to `done` once, when none are left; the caller returns at done ==
  * n_chunks. It never waits for a helper that has claimed nothing.
  *
+ * A helper that shares its core with another busy program is preempted now and then with a chunk in
+ * its hands, and everybody waits for a whole time slice. So the caller watches what its helpers are
+ * worth (watch): where one fewer would have been about as fast, the last one rests for a while,
+ * which also leaves a core to that program; then all are tried again.
+ *
  * Sleeping, both ways: announce (n_asleep, caller_asleep), look again, futex-wait on the value
  * seen. The other side changes the value, then looks at the announcement. Both sides are
  * sequentially consistent, so one of them sees the other.
  */
 #define _GNU_SOURCE
 #include "base/pool.h"
+#include "base/thread.h"
+#include "base/watch.h"
 
-#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #define SPIN_NS         40000       /* a decode step starts about 150 jobs, less than this apart */
-#define LOW_NICE        10
 #define MAX_THREADS     1024
-#define MAX_CPUS        8192
 #define STACK_BYTES     (1024 * 1024)
+#define WATCH_EVERY     4           /* jobs: reading the clock for all of them would cost 0.4 % */
 
 typedef struct {
     llm_pool_t *pool;
@@ -57,9 +60,13 @@ struct llm_pool {
     _Atomic uint32_t      n_asleep;
     _Atomic bool          stop;
 
+    /* futex of resting helpers: how many threads take part, the caller counted */
+    _Alignas(64) _Atomic uint32_t n_active;
+
     _Alignas(64) uint32_t n_threads;
     uint32_t              generation;       /* the caller's own count */
-    bool                  low_priority;
+    llm_watch_t           watch;
+    bool                  background;
     helper_t             *helpers;          /* [n_threads - 1] */
 };
 
@@ -131,27 +138,14 @@ run_chunks(llm_pool_t *p, uint32_t i_thread)
     return n_run;
 }
 
+/* Sleeps while this helper is not wanted. */
 static void
-helper_setup(const llm_pool_t *p)
+rest(llm_pool_t *p, uint32_t index)
 {
-    /* a worker bound to one core passes that on; a helper may run anywhere the kernel allows */
-    cpu_set_t *all = CPU_ALLOC(MAX_CPUS);
-    if (all != NULL) {
-        size_t size = CPU_ALLOC_SIZE(MAX_CPUS);
-        memset(all, 0xff, size);
-        (void) sched_setaffinity(0, size, all);     /* refused: stay where we are */
-        CPU_FREE(all);
+    uint32_t n;
+    while ((n = atomic_load(&p->n_active)) <= index && !atomic_load(&p->stop)) {
+        futex_wait(&p->n_active, n);
     }
-    if (p->low_priority) {
-        id_t tid = (id_t) syscall(SYS_gettid);
-        errno = 0;
-        int nice_now = getpriority(PRIO_PROCESS, tid);
-        if (errno == 0 && nice_now < LOW_NICE) {
-            /* the caller's own, or every join waits for the helper */
-            (void) setpriority(PRIO_PROCESS, tid, LOW_NICE);
-        }
-    }
-    (void) pthread_setname_np(pthread_self(), "llm-compute");
 }
 
 static void *
@@ -161,8 +155,12 @@ helper_main(void *arg)
     llm_pool_t *p = h->pool;
     uint32_t seen = 0;
 
-    helper_setup(p);
+    if (p->background) {
+        llm_thread_compute();
+    }
+    (void) pthread_setname_np(pthread_self(), "llm-compute");
     for (;;) {
+        rest(p, h->index);
         if (!spin_until_changed(&p->wake, seen)) {
             atomic_fetch_add(&p->n_asleep, 1);      /* pairs with the load in llm_pool_run */
             while (atomic_load(&p->wake) == seen) {
@@ -186,9 +184,17 @@ helper_main(void *arg)
 }
 
 static void
+set_active(llm_pool_t *p, uint32_t n)
+{
+    atomic_store(&p->n_active, n);
+    futex_wake(&p->n_active, p->n_threads);
+}
+
+static void
 stop_helpers(llm_pool_t *p, uint32_t n_started)
 {
     atomic_store(&p->stop, true);
+    set_active(p, p->n_threads);
     atomic_fetch_add(&p->wake, 1);
     futex_wake(&p->wake, n_started);
     for (uint32_t i = 0; i < n_started; i++) {
@@ -229,7 +235,7 @@ start_helpers(llm_pool_t *p, llm_err_t *err)
 }
 
 llm_code_t
-llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool low_priority, llm_err_t *err)
+llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool background, llm_err_t *err)
 {
     *out = NULL;
     if (n_threads < 1 || n_threads > MAX_THREADS) {
@@ -245,8 +251,10 @@ llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool low_priority, llm_err_t 
     }
     memset(p, 0, sizeof(*p));
     p->n_threads = n_threads;
-    p->low_priority = low_priority;
+    p->background = background;
     p->helpers = helpers;
+    llm_watch_init(&p->watch, n_threads);
+    atomic_store(&p->n_active, n_threads);
 
     llm_code_t rc = start_helpers(p, err);
     if (rc != LLM_OK) {
@@ -291,6 +299,30 @@ wait_done(llm_pool_t *p, uint32_t n_chunks)
     }
 }
 
+/* Starts a job of more than one chunk and takes part in it; returns how many chunks it ran. */
+static uint32_t
+share(llm_pool_t *p, llm_pool_fn fn, void *ctx, uint32_t n_chunks)
+{
+    /*
+     * every chunk of the last job is done and counted: nobody reads these fields with a swap that
+     * can succeed
+     */
+    atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
+    atomic_store_explicit(&p->ctx, ctx, memory_order_relaxed);
+    atomic_store_explicit(&p->n_chunks, n_chunks, memory_order_relaxed);
+    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->work, (uint64_t) p->generation << 32 | n_chunks,
+                          memory_order_release);
+    atomic_fetch_add(&p->wake, 1);
+    uint32_t asleep = atomic_load(&p->n_asleep);
+    if (asleep != 0) {
+        futex_wake(&p->wake, asleep < n_chunks - 1 ? asleep : n_chunks - 1);
+    }
+    uint32_t n_run = run_chunks(p, 0);
+    atomic_fetch_add_explicit(&p->done, n_run, memory_order_acq_rel);
+    return n_run;
+}
+
 void
 llm_pool_run(llm_pool_t *p, llm_pool_fn fn, void *ctx, uint32_t n_chunks)
 {
@@ -300,24 +332,20 @@ llm_pool_run(llm_pool_t *p, llm_pool_fn fn, void *ctx, uint32_t n_chunks)
         }
         return;
     }
-    /*
-     * every chunk of the last job is done and counted: nobody reads these fields with a swap that
-     * can succeed
-     */
-    atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
-    atomic_store_explicit(&p->ctx, ctx, memory_order_relaxed);
-    atomic_store_explicit(&p->n_chunks, n_chunks, memory_order_relaxed);
-    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     p->generation++;
-    atomic_store_explicit(&p->work, (uint64_t) p->generation << 32 | n_chunks,
-                          memory_order_release);
-    atomic_fetch_add(&p->wake, 1);
-    uint32_t asleep = atomic_load(&p->n_asleep);
-    if (asleep != 0) {
-        futex_wake(&p->wake, asleep < n_chunks - 1 ? asleep : n_chunks - 1);
+    if (p->generation % WATCH_EVERY != 0) {
+        (void) share(p, fn, ctx, n_chunks);
+        wait_done(p, n_chunks);
+        return;
     }
-
-    uint32_t n_run = run_chunks(p, 0);
-    atomic_fetch_add_explicit(&p->done, n_run, memory_order_acq_rel);
+    uint64_t start = now_ns();
+    uint32_t n_run = share(p, fn, ctx, n_chunks);
+    uint64_t own = now_ns();
     wait_done(p, n_chunks);
+    uint64_t end = now_ns();
+    llm_watch_job_t job = { (uintptr_t) fn, n_chunks, n_run, own - start, end - start };
+    uint32_t n = llm_watch_note(&p->watch, &job, end);
+    if (n != atomic_load_explicit(&p->n_active, memory_order_relaxed)) {
+        set_active(p, n);
+    }
 }

@@ -19,11 +19,11 @@ typedef struct llm_pool llm_pool_t;
 typedef void (*llm_pool_fn)(void *ctx, uint32_t i_chunk, uint32_t i_thread);
 
 /*
- * n_threads >= 1 counts the caller; helpers block all signals and run at a lower priority (nice
- * +10) when low_priority is set. Helpers undo an inherited CPU affinity (spec nginx.md section 2).
+ * n_threads >= 1 counts the caller; helpers block all signals and step back behind event loops
+ * (llm_thread_compute) when background is set.
  * Errors: NOMEM, IO (a thread could not be started).
  */
-llm_code_t llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool low_priority, llm_err_t *err);
+llm_code_t llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool background, llm_err_t *err);
 void llm_pool_free(llm_pool_t *p);
 uint32_t llm_pool_size(const llm_pool_t *p);
 

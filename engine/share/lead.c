@@ -10,16 +10,13 @@
  * The engine thread must not touch anything of the program around it. It is never cancelled: a
  * worker that leaves waits for it only while it leads.
  */
-#define _GNU_SOURCE         /* CPU affinity */
 #include "arena.h"
+#include "base/thread.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define IDLE_MS   500       /* sign of life and look for dead workers while there is no work */
@@ -139,12 +136,8 @@ engine_thread(void *arg)
 {
     llm_engine_t *e = arg;
     llm_arena_t *a = e->arena;
-    cpu_set_t all;
 
-    /* created by an event loop: undo its CPU binding, and step back behind it */
-    memset(&all, 0xff, sizeof(all));
-    sched_setaffinity(0, sizeof(all), &all);
-    setpriority(PRIO_PROCESS, (id_t) syscall(SYS_gettid), 10);
+    llm_thread_compute();       /* created by an event loop */
 
     while (!atomic_load(&e->quit)) {
         int rc = pthread_mutex_lock(&a->leader);
@@ -225,6 +218,7 @@ llm_engine_join(llm_engine_t *e, int *wake_fd, llm_err_t *err)
         pthread_mutex_unlock(&e->arena->workers[e->worker].alive);
         return llm_fail(err, LLM_E_IO, "engine thread: %s", strerror(failed));
     }
+    llm_thread_events();
     e->joined = true;
     e->next_slot = 0;
     *wake_fd = e->arena->workers[e->worker].wake_fd;
