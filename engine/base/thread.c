@@ -30,7 +30,7 @@ typedef struct {
     uint32_t util_min, util_max;
 } attr_t;
 
-/* Sets the slice of the calling thread, unless it runs in a class of its own; false: it has none. */
+/* Sets the slice of the calling thread; false: none, or it runs in a class of its own. */
 static bool
 set_slice(uint64_t ns)
 {
