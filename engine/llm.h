@@ -221,6 +221,7 @@ const llm_engine_conf_t *llm_engine_conf(const llm_engine_t *e);
  * In a worker: claims a worker record and starts the engine thread, which competes for leadership.
  * *wake_fd becomes readable when a job of this worker has made progress: read 8 bytes, then poll
  * the jobs. The engine thread touches nothing outside the engine. Signals are blocked in it.
+ * The calling thread, an event loop, gets the shortest time slice where the kernel has such.
  * Errors: BUSY (too many live workers), NOMEM, IO.
  */
 llm_code_t llm_engine_join(llm_engine_t *e, int *wake_fd, llm_err_t *err);

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -17,7 +16,7 @@
 
 #define EVENTS_SLICE_NS  100000     /* the kernel's least */
 #define COMPUTE_SLICE_NS 3000000    /* longer than the default: fewer switches beside others */
-#define COMPUTE_NICE     10         /* without slices */
+#define COMPUTE_NICE     10
 #define MAX_CPUS         8192
 
 /* struct sched_attr of sched_setattr(2), which libc does not declare everywhere */
@@ -30,31 +29,26 @@ typedef struct {
     uint32_t util_min, util_max;
 } attr_t;
 
-/* Sets the slice of the calling thread; false: none, or it runs in a class of its own. */
-static bool
+/* Sets the slice of the calling thread, unless it runs in a class of its own. */
+static void
 set_slice(uint64_t ns)
 {
     attr_t attr = { .size = sizeof(attr) };
 
-    if (syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) != 0
-        || (attr.policy != SCHED_OTHER && attr.policy != SCHED_BATCH))
+    if (syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) == 0
+        && (attr.policy == SCHED_OTHER || attr.policy == SCHED_BATCH))
     {
-        return false;
+        attr.size = sizeof(attr);
+        attr.flags = 0;
+        attr.runtime = ns;      /* kernels without slices take the call and forget the value */
+        (void) syscall(SYS_sched_setattr, 0, &attr, 0);
     }
-    attr.size = sizeof(attr);
-    attr.flags = 0;
-    attr.runtime = ns;
-    if (syscall(SYS_sched_setattr, 0, &attr, 0) != 0) {
-        return false;
-    }
-    /* kernels without slices take the call and forget the value */
-    return syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) == 0 && attr.runtime == ns;
 }
 
 void
 llm_thread_events(void)
 {
-    (void) set_slice(EVENTS_SLICE_NS);
+    set_slice(EVENTS_SLICE_NS);
 }
 
 void
@@ -67,12 +61,11 @@ llm_thread_compute(void)
         (void) sched_setaffinity(0, size, all);
         CPU_FREE(all);
     }
-    if (!set_slice(COMPUTE_SLICE_NS)) {
-        id_t tid = (id_t) syscall(SYS_gettid);
-        errno = 0;
-        int now = getpriority(PRIO_PROCESS, tid);
-        if (errno == 0 && now < COMPUTE_NICE) {
-            (void) setpriority(PRIO_PROCESS, tid, COMPUTE_NICE);
-        }
+    set_slice(COMPUTE_SLICE_NS);
+    id_t tid = (id_t) syscall(SYS_gettid);
+    errno = 0;
+    int now = getpriority(PRIO_PROCESS, tid);
+    if (errno == 0 && now < COMPUTE_NICE) {
+        (void) setpriority(PRIO_PROCESS, tid, COMPUTE_NICE);
     }
 }
