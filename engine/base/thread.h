@@ -14,8 +14,8 @@
 void llm_thread_events(void);
 
 /*
- * The calling thread computes: long turns at a lower priority, on any core, whatever it has inherited
- * from an event loop (spec nginx.md section 2).
+ * The calling thread computes: long turns at a lower priority, on any core, whatever it has
+ * inherited from an event loop (spec nginx.md section 2).
  */
 void llm_thread_compute(void);
 
