@@ -118,10 +118,13 @@ ngx_http_llm_model(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     model->line = cf->conf_file->line;
     model->key.engine.kv_type = LLM_KV_F16;
 
+    /* the tokens are the same with and without; it won at 1 to 64 streams */
+    model->key.engine.speculate = 8;
+
     /*
      * "threads auto": one core stays free for the event loops.  With all of
-     * them computing, a static file waited for a time slice of a compute
-     * thread: its p99 was 9 times the idle figure on two cores, 0.8 so.
+     * them computing, one request of a hundred for a static file waits for a
+     * time slice of a compute thread (bench/results.md).
      */
     model->key.engine.n_threads = (ngx_ncpu > 1)
                                   ? ngx_min(ngx_ncpu - 1, 256) : 1;
