@@ -50,6 +50,8 @@ static ngx_int_t ngx_http_llm_calls_text(ngx_http_llm_calls_in_t *in);
 static ngx_int_t ngx_http_llm_calls_call(ngx_http_llm_calls_in_t *in);
 static ngx_int_t ngx_http_llm_calls_arguments(ngx_http_llm_calls_in_t *in);
 static ngx_int_t ngx_http_llm_calls_after(ngx_http_llm_calls_in_t *in);
+static ngx_http_llm_calls_match_e ngx_http_llm_calls_open(
+    ngx_http_llm_calls_in_t *in, size_t offset);
 static void ngx_http_llm_calls_begin(ngx_http_llm_calls_in_t *in,
     ngx_http_llm_tool_t *tool, size_t skip);
 static void ngx_http_llm_calls_plain(ngx_http_llm_calls_in_t *in,
@@ -268,25 +270,14 @@ ngx_http_llm_calls_text(ngx_http_llm_calls_in_t *in)
 static ngx_int_t
 ngx_http_llm_calls_call(ngx_http_llm_calls_in_t *in)
 {
-    ngx_uint_t                   i;
-    ngx_http_llm_tool_t         *tool;
     ngx_http_llm_calls_t        *c;
-    ngx_http_llm_calls_match_e   rc, match;
+    ngx_http_llm_calls_match_e   match;
 
     c = in->calls;
-    match = NGX_HTTP_LLM_CALLS_NO;
+    match = ngx_http_llm_calls_open(in, offsetof(ngx_http_llm_tool_t, first));
 
-    for (i = 0; i < c->tools->n_tools; i++) {
-        tool = &c->tools->tools[i];
-        rc = ngx_http_llm_calls_match(in, in->pos, tool->first.data,
-                                      tool->first.len);
-
-        if (rc == NGX_HTTP_LLM_CALLS_YES) {
-            ngx_http_llm_calls_begin(in, tool, tool->first.len);
-            return NGX_OK;
-        }
-
-        match |= rc;
+    if (match == NGX_HTTP_LLM_CALLS_YES) {
+        return NGX_OK;
     }
 
     if (match == NGX_HTTP_LLM_CALLS_WAIT) {
@@ -376,25 +367,14 @@ static ngx_int_t
 ngx_http_llm_calls_after(ngx_http_llm_calls_in_t *in)
 {
     ngx_str_t                   *end;
-    ngx_uint_t                   i;
-    ngx_http_llm_tool_t         *tool;
     ngx_http_llm_calls_t        *c;
     ngx_http_llm_calls_match_e   rc, match;
 
     c = in->calls;
-    match = NGX_HTTP_LLM_CALLS_NO;
+    match = ngx_http_llm_calls_open(in, offsetof(ngx_http_llm_tool_t, next));
 
-    for (i = 0; i < c->tools->n_tools; i++) {
-        tool = &c->tools->tools[i];
-        rc = ngx_http_llm_calls_match(in, in->pos, tool->next.data,
-                                      tool->next.len);
-
-        if (rc == NGX_HTTP_LLM_CALLS_YES) {
-            ngx_http_llm_calls_begin(in, tool, tool->next.len);
-            return NGX_OK;
-        }
-
-        match |= rc;
+    if (match == NGX_HTTP_LLM_CALLS_YES) {
+        return NGX_OK;
     }
 
     end = &c->tools->end;
@@ -418,6 +398,36 @@ ngx_http_llm_calls_after(ngx_http_llm_calls_in_t *in)
     c->state = NGX_HTTP_LLM_CALLS_TEXT;
 
     return NGX_OK;
+}
+
+
+/* begins the call whose string at offset of the tool stands here */
+
+static ngx_http_llm_calls_match_e
+ngx_http_llm_calls_open(ngx_http_llm_calls_in_t *in, size_t offset)
+{
+    ngx_str_t                   *text;
+    ngx_uint_t                   i;
+    ngx_http_llm_tool_t         *tool;
+    ngx_http_llm_calls_match_e   rc, match;
+
+    match = NGX_HTTP_LLM_CALLS_NO;
+
+    for (i = 0; i < in->calls->tools->n_tools; i++) {
+        tool = &in->calls->tools->tools[i];
+        text = (ngx_str_t *) ((u_char *) tool + offset);
+
+        rc = ngx_http_llm_calls_match(in, in->pos, text->data, text->len);
+
+        if (rc == NGX_HTTP_LLM_CALLS_YES) {
+            ngx_http_llm_calls_begin(in, tool, text->len);
+            return rc;
+        }
+
+        match |= rc;
+    }
+
+    return match;
 }
 
 
