@@ -23,6 +23,7 @@
 #define MAX_TOP   256u
 #define MAX_THREADS 256u
 #define MAX_PLACES 256u             /* grammars that are in use at once */
+#define FEW_PLACES 8u               /* where address space is short */
 
 uint64_t
 llm_now_ns(void)
@@ -162,7 +163,7 @@ shared_mutex(pthread_mutex_t *m, llm_err_t *err)
 }
 
 static void
-layout(llm_arena_t *a, const llm_model_t *m)
+layout(llm_arena_t *a, const llm_model_t *m, uint32_t max_places)
 {
     const size_t page = 4096;
     a->page_bytes = llm_fwd_page_bytes(m, a->conf.kv_type);
@@ -174,10 +175,28 @@ layout(llm_arena_t *a, const llm_model_t *m)
     a->slots_off = (sizeof(*a) + page - 1) & ~(page - 1);
     a->pages_off = (a->slots_off + a->conf.n_slots * a->slot_bytes + page - 1) & ~(page - 1);
     a->kv_off = (a->pages_off + a->n_pages * sizeof(llm_page_t) + page - 1) & ~(page - 1);
-    a->n_places = a->conf.n_slots < MAX_PLACES ? a->conf.n_slots : MAX_PLACES;
+    a->n_places = a->conf.n_slots < max_places ? a->conf.n_slots : max_places;
     a->places_off = (a->kv_off + a->n_pages * a->page_bytes + page - 1) & ~(page - 1);
     a->blocks_off = (a->places_off + a->n_places * sizeof(llm_place_t) + page - 1) & ~(page - 1);
     a->bytes = a->blocks_off + (size_t) a->n_places * LLM_GRAMMAR_MAX_BYTES;
+}
+
+/*
+ * Memory for the arena; fills the layout of *plan. Pages are touched as they are used:
+ * alternatives of tokens, for instance, cost nothing until somebody asks for them. A system that
+ * counts them all the same (vm.overcommit_memory 2) may have room for fewer grammars.
+ */
+static llm_arena_t *
+map(llm_arena_t *plan, const llm_model_t *m)
+{
+    llm_arena_t *a = MAP_FAILED;
+    static const uint32_t places[] = { MAX_PLACES, FEW_PLACES };
+    for (uint32_t i = 0; i < 2 && a == MAP_FAILED; i++) {
+        layout(plan, m, places[i]);
+        a = mmap(NULL, plan->bytes, PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    }
+    return a;
 }
 
 static llm_code_t
@@ -210,7 +229,6 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
     if (rc != LLM_OK) {
         return rc;
     }
-    layout(&plan, m);
     if (getrandom(plan.hash_key, sizeof(plan.hash_key), 0) != (ssize_t) sizeof(plan.hash_key)) {
         return llm_fail(err, LLM_E_IO, "getrandom: %s", strerror(errno));
     }
@@ -219,12 +237,7 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
     if (e == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "engine: out of memory");
     }
-    /*
-     * pages are touched as they are used: alternatives of tokens, for instance, cost nothing until
-     * somebody asks for them
-     */
-    llm_arena_t *a = mmap(NULL, plan.bytes, PROT_READ | PROT_WRITE,
-                          MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    llm_arena_t *a = map(&plan, m);
     if (a == MAP_FAILED) {
         rc = llm_fail(err, LLM_E_NOMEM, "shared arena of %zu bytes: %s", plan.bytes,
                       strerror(errno));

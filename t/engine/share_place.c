@@ -7,6 +7,7 @@
 #include "engine_help.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #define MODEL GGUF_DIR "smollm2-Q4_1.gguf"
@@ -189,6 +190,31 @@ test_kills(rig_t *rig)
     test_sharing(e);
 }
 
+/* Where address space for all places is not to be had, there are fewer. */
+static void
+test_short_of_space(void)
+{
+    llm_engine_conf_t conf = { .n_ctx = 64, .n_slots = 128, .n_threads = 1 };
+    rig_t rig;
+    struct rlimit before, tight;
+    unsigned long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+
+    ok(f != NULL && fscanf(f, "%lu", &pages) == 1, "size of the process");
+    if (f != NULL) {
+        fclose(f);
+    }
+    getrlimit(RLIMIT_AS, &before);
+    tight = before;
+    tight.rlim_cur = (rlim_t) pages * (rlim_t) sysconf(_SC_PAGESIZE) + ((rlim_t) 512 << 20);
+    setrlimit(RLIMIT_AS, &tight);
+    if (ok(rig_open(&rig, MODEL, &conf), "engine where 128 grammars of the largest size have no room")) {
+        ok(rig.engine->sh.n_places >= 1 && rig.engine->sh.n_places < 64, "room for %u", rig.engine->sh.n_places);
+        rig_close(&rig);
+    }
+    setrlimit(RLIMIT_AS, &before);
+}
+
 int
 main(void)
 {
@@ -208,5 +234,6 @@ main(void)
         test_kills(&rig);
         rig_close(&rig);
     }
+    test_short_of_space();
     return done_testing();
 }
