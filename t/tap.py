@@ -21,7 +21,7 @@ def is_(got, want, name):
 
 def diag(text):
     for line in str(text).splitlines():
-        print(line if line.startswith("#") else "# " + line, flush=True)
+        print(line if line.startswith("#") else "# " + line, file=sys.stderr, flush=True)
 
 
 def skip_all(why):
