@@ -94,22 +94,12 @@ ngx_http_llm_tokenize_prompt(ngx_http_llm_ctx_t *ctx,
 static ngx_int_t
 ngx_http_llm_tokenize(ngx_http_llm_ctx_t *ctx)
 {
-    ngx_http_llm_task_t  *task;
-
-    task = ctx->task;
-
-    if (task->running) {
+    if (ngx_http_llm_task_run(ctx->task) == NGX_AGAIN) {
         return NGX_AGAIN;
     }
 
-    if (!task->ran) {
-        if (ngx_http_llm_task_run(task) == NGX_AGAIN) {
-            return NGX_AGAIN;
-        }
-    }
-
-    if (task->code != LLM_OK) {
-        return ngx_http_llm_fail_engine(ctx, &task->err);
+    if (ctx->task->code != LLM_OK) {
+        return ngx_http_llm_fail_engine(ctx, &ctx->task->err);
     }
 
     return NGX_OK;

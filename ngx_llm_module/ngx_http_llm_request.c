@@ -410,14 +410,8 @@ ngx_http_llm_parse(ngx_http_llm_ctx_t *ctx)
 
     task = ctx->task;
 
-    if (task->running) {
+    if (ngx_http_llm_task_run(task) == NGX_AGAIN) {
         return NGX_AGAIN;
-    }
-
-    if (!task->ran) {
-        if (ngx_http_llm_task_run(task) == NGX_AGAIN) {
-            return NGX_AGAIN;
-        }
     }
 
     parsed = &task->parsed;

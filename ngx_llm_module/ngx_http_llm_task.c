@@ -85,6 +85,18 @@ ngx_http_llm_task_run(ngx_http_llm_task_t *task)
     ngx_thread_pool_t  *tp;
     ngx_thread_task_t  *t;
 
+#endif
+
+    if (task->ran) {
+        return NGX_OK;
+    }
+
+    if (task->running) {
+        return NGX_AGAIN;
+    }
+
+#if (NGX_THREADS)
+
     if (task->slow || task->text.len > NGX_HTTP_LLM_TASK_BYTES) {
 
         tp = ngx_thread_pool_get((ngx_cycle_t *) ngx_cycle,

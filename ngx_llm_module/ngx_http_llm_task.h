@@ -48,9 +48,9 @@ ngx_http_llm_task_t *ngx_http_llm_task_new(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_work_pt work, size_t len);
 
 /*
- * Runs the task: NGX_OK, it has run; NGX_AGAIN, a thread runs it and
- * ngx_http_llm_run() goes on afterwards; NGX_BUSY, it is slow and no thread
- * can take it.
+ * Runs the task unless it has begun: NGX_OK, it has run; NGX_AGAIN, a thread
+ * runs it, ngx_http_llm_run() goes on afterwards and asks again; NGX_BUSY, it
+ * is slow and no thread can take it.
  */
 ngx_int_t ngx_http_llm_task_run(ngx_http_llm_task_t *task);
 
