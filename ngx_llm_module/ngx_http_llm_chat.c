@@ -46,9 +46,7 @@ ngx_http_llm_chat_check(ngx_http_llm_ctx_t *ctx, json_t *root)
     messages = ngx_http_llm_json_get(root, "messages");
 
     if (messages == NULL) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 "Failed to deserialize the JSON body into "
-                                 "the target type: missing field `messages`");
+        return ngx_http_llm_malformed(ctx, "missing field `messages`");
     }
 
     if (!json_is_array(messages)) {
@@ -57,9 +55,7 @@ ngx_http_llm_chat_check(ngx_http_llm_ctx_t *ctx, json_t *root)
     }
 
     if (json_array_size(messages) == 0) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "`messages` cannot be empty");
+        return ngx_http_llm_invalid(ctx, "`messages` cannot be empty");
     }
 
     for (i = 0; i < json_array_size(messages); i++) {
@@ -93,10 +89,7 @@ ngx_http_llm_chat_check_message(ngx_http_llm_ctx_t *ctx, json_t *message,
     role = ngx_http_llm_json_get(message, "role");
 
     if (!json_is_string(role)) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 "Failed to deserialize the JSON body into "
-                                 "the target type: %s: missing field `role`",
-                                 path);
+        return ngx_http_llm_malformed(ctx, "%s: missing field `role`", path);
     }
 
     return ngx_http_llm_chat_check_content(ctx,
@@ -130,18 +123,15 @@ ngx_http_llm_chat_check_content(ngx_http_llm_ctx_t *ctx, json_t *content,
         type = json_string_value(json_object_get(part, "type"));
 
         if (type && ngx_strcmp(type, "image_url") == 0) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_INVALID
-                                     "image modality is not supported");
+            return ngx_http_llm_invalid(ctx, "image modality is not "
+                                        "supported");
         }
 
         if (type == NULL || ngx_strcmp(type, "text") != 0
             || !json_is_string(json_object_get(part, "text")))
         {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     "Failed to deserialize the JSON body "
-                                     "into the target type: %s[%uz]: expected "
-                                     "a part of type `text`", path, k);
+            return ngx_http_llm_malformed(ctx, "%s[%uz]: expected a part of "
+                                          "type `text`", path, k);
         }
     }
 

@@ -42,10 +42,8 @@ ngx_http_llm_invocations_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
         ctx->codec = &ngx_http_llm_completions_codec;
 
     } else {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_DESERIALIZE
-                                 "data did not match any variant of untagged "
-                                 "enum SagemakerRequest");
+        return ngx_http_llm_malformed(ctx, "data did not match any variant "
+                                      "of untagged enum SagemakerRequest");
     }
 
     return ctx->codec->decode(ctx, root);
@@ -82,9 +80,7 @@ ngx_http_llm_vertex_batch(ngx_http_llm_ctx_t *ctx)
     list = json_object_get(ctx->json, "instances");
 
     if (list == NULL) {
-        (void) ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_DESERIALIZE
-                                 "missing field `instances`");
+        (void) ngx_http_llm_malformed(ctx, "missing field `instances`");
         return NULL;
     }
 
@@ -113,11 +109,9 @@ ngx_http_llm_vertex_batch(ngx_http_llm_ctx_t *ctx)
         if (!json_is_string(json_object_get(body, "inputs"))
             && !json_is_array(json_object_get(body, "messages")))
         {
-            (void) ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_DESERIALIZE
-                                     "instances[%ui]: data did not match any "
-                                     "variant of untagged enum "
-                                     "VertexInstance", i);
+            (void) ngx_http_llm_malformed(ctx, "instances[%ui]: data did "
+                                          "not match any variant of "
+                                          "untagged enum VertexInstance", i);
             return NULL;
         }
 

@@ -90,6 +90,11 @@ ngx_int_t ngx_http_llm_fail_hook(ngx_http_llm_ctx_t *ctx, ngx_int_t rc,
 ngx_int_t ngx_http_llm_fail_engine(ngx_http_llm_ctx_t *ctx, llm_err_t *err);
 
 
+/* The same for a member that is missing or of a wrong type. */
+#define ngx_http_llm_malformed(ctx, ...)                                      \
+    ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,                           \
+                      NGX_HTTP_LLM_DESERIALIZE __VA_ARGS__)
+
 /* The same for a value out of its range. */
 #define ngx_http_llm_invalid(ctx, ...)                                        \
     ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,                           \

@@ -175,9 +175,7 @@ ngx_http_llm_completions_check(ngx_http_llm_ctx_t *ctx, json_t *root,
     prompt = json_object_get(root, name);
 
     if (prompt == NULL) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 "Failed to deserialize the JSON body into "
-                                 "the target type: missing field `%s`", name);
+        return ngx_http_llm_malformed(ctx, "missing field `%s`", name);
     }
 
     if (json_is_string(prompt)) {

@@ -69,10 +69,9 @@ ngx_http_llm_embeddings_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
     }
 
     if (p->dimensions != n_embd) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "`dimensions` must be %uD for this model. "
-                                 "Given: %uL", n_embd, p->dimensions);
+        return ngx_http_llm_invalid(ctx, "`dimensions` must be %uD for this "
+                                    "model. Given: %uL", n_embd,
+                                    p->dimensions);
     }
 
     if (p->encoding.len
@@ -81,10 +80,8 @@ ngx_http_llm_embeddings_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
         && !(p->encoding.len == 6
              && ngx_strncmp(p->encoding.data, "base64", 6) == 0))
     {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "`encoding_format` must be `float` or "
-                                 "`base64`");
+        return ngx_http_llm_invalid(ctx, "`encoding_format` must be `float` "
+                                    "or `base64`");
     }
 
     /* a job without new tokens, as the one that scores a prompt */
@@ -120,9 +117,8 @@ ngx_http_llm_embeddings_inputs(ngx_http_llm_ctx_t *ctx, json_t *root)
         value = json_is_array(input) ? json_array_get(input, i) : input;
 
         if (json_is_string(value) && json_string_length(value) == 0) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_INVALID
-                                     "`input` cannot be an empty string");
+            return ngx_http_llm_invalid(ctx, "`input` cannot be an empty "
+                                        "string");
         }
     }
 

@@ -67,9 +67,8 @@ ngx_http_llm_grammar_decode(ngx_http_llm_ctx_t *ctx, json_t *object,
     value = ngx_http_llm_json_get(grammar, "type");
 
     if (value == NULL) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_DESERIALIZE
-                                 "%s%s: missing field `type`", prefix, name);
+        return ngx_http_llm_malformed(ctx, "%s%s: missing field `type`",
+                                      prefix, name);
     }
 
     if (!json_is_string(value)) {
@@ -90,12 +89,11 @@ ngx_http_llm_grammar_decode(ngx_http_llm_ctx_t *ctx, json_t *object,
         }
     }
 
-    return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                             NGX_HTTP_LLM_DESERIALIZE
-                             "%stype: unknown variant `%*s`, expected one of "
-                             "%s" NGX_HTTP_LLM_GRAMMAR_TYPES, path,
-                             ngx_min(json_string_length(value), 32), type,
-                             openai ? "`text`, " : "");
+    return ngx_http_llm_malformed(ctx, "%stype: unknown variant `%*s`, "
+                                  "expected one of %s"
+                                  NGX_HTTP_LLM_GRAMMAR_TYPES, path,
+                                  ngx_min(json_string_length(value), 32),
+                                  type, openai ? "`text`, " : "");
 }
 
 
@@ -132,10 +130,8 @@ ngx_http_llm_grammar_read(ngx_http_llm_ctx_t *ctx, json_t *grammar,
     g = &ctx->params.grammar;
 
     if (g->set) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "`grammar` and `response_format` are "
-                                 "mutually exclusive");
+        return ngx_http_llm_invalid(ctx, "`grammar` and `response_format` "
+                                    "are mutually exclusive");
     }
 
     g->set = 1;
@@ -168,10 +164,8 @@ ngx_http_llm_grammar_read(ngx_http_llm_ctx_t *ctx, json_t *grammar,
         return NGX_OK;
     }
 
-    return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                             NGX_HTTP_LLM_DESERIALIZE
-                             "%*s: missing field `%s`",
-                             ngx_strlen(path) - 1, path, form->field);
+    return ngx_http_llm_malformed(ctx, "%*s: missing field `%s`",
+                                  ngx_strlen(path) - 1, path, form->field);
 }
 
 
@@ -186,9 +180,7 @@ ngx_http_llm_grammar_compile(ngx_http_llm_ctx_t *ctx)
     }
 
     if (!ctx->conf->grammar) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "grammar is not supported");
+        return ngx_http_llm_invalid(ctx, "grammar is not supported");
     }
 
     if (ctx->task == NULL) {
@@ -206,21 +198,15 @@ ngx_http_llm_grammar_compile(ngx_http_llm_ctx_t *ctx)
 
     task = ctx->task;
 
-    if (task->running) {
+    rc = ngx_http_llm_task_run(task);
+
+    if (rc == NGX_AGAIN) {
         return NGX_AGAIN;
     }
 
-    if (!task->ran) {
-        rc = ngx_http_llm_task_run(task);
-
-        if (rc == NGX_AGAIN) {
-            return NGX_AGAIN;
-        }
-
-        if (rc != NGX_OK) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_OVERLOADED,
-                                     "Model is overloaded");
-        }
+    if (rc == NGX_BUSY) {
+        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_OVERLOADED,
+                                 "Model is overloaded");
     }
 
     if (task->code != LLM_OK) {

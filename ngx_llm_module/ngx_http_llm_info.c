@@ -405,9 +405,7 @@ ngx_http_llm_tokenize_form(ngx_http_llm_ctx_t *ctx, ngx_str_t *text,
         return NGX_OK;
     }
 
-    return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                             "Failed to deserialize the JSON body into the "
-                             "target type: missing field `inputs`");
+    return ngx_http_llm_malformed(ctx, "missing field `inputs`");
 }
 
 
@@ -560,9 +558,7 @@ ngx_http_llm_detokenize_task(ngx_http_llm_ctx_t *ctx)
     tokens = ngx_http_llm_json_get(ctx->json, "tokens");
 
     if (tokens == NULL) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 "Failed to deserialize the JSON body into "
-                                 "the target type: missing field `tokens`");
+        return ngx_http_llm_malformed(ctx, "missing field `tokens`");
     }
 
     if (!json_is_array(tokens)) {
@@ -589,10 +585,8 @@ ngx_http_llm_detokenize_task(ngx_http_llm_ctx_t *ctx)
         }
 
         if (value < 0 || value >= n_vocab) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_INVALID
-                                     "`tokens` must be >= 0 and < %uD. "
-                                     "Given: %L", n_vocab, value);
+            return ngx_http_llm_invalid(ctx, "`tokens` must be >= 0 and < "
+                                        "%uD. Given: %L", n_vocab, value);
         }
 
         ids[i] = value;

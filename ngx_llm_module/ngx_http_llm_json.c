@@ -361,10 +361,8 @@ ngx_http_llm_json_mismatch(ngx_http_llm_ctx_t *ctx, const char *prefix,
         break;
     }
 
-    return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                             NGX_HTTP_LLM_DESERIALIZE
-                             "%s%s: invalid %*s, expected %s",
-                             prefix, name, last - what, what, expected);
+    return ngx_http_llm_malformed(ctx, "%s%s: invalid %*s, expected %s",
+                                  prefix, name, last - what, what, expected);
 }
 
 
@@ -628,10 +626,8 @@ ngx_http_llm_json_bias(ngx_http_llm_ctx_t *ctx,
                               : json_array_size(value);
 
     if (n > LLM_MAX_BIAS) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "`logit_bias` supports up to %d entries. "
-                                 "Given: %uz", LLM_MAX_BIAS, n);
+        return ngx_http_llm_invalid(ctx, "`logit_bias` supports up to %d "
+                                    "entries. Given: %uz", LLM_MAX_BIAS, n);
     }
 
     ctx->params.bias = ngx_palloc(ctx->request->pool,
@@ -701,10 +697,8 @@ ngx_http_llm_json_bias_add(ngx_http_llm_ctx_t *ctx, json_t *id,
     }
 
     if (n < 0 || n >= info->n_vocab) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "`logit_bias` token ids must be >= 0 and "
-                                 "< %uD", info->n_vocab);
+        return ngx_http_llm_invalid(ctx, "`logit_bias` token ids must be >= "
+                                    "0 and < %uD", info->n_vocab);
     }
 
     if (!json_is_number(bias)) {
@@ -715,10 +709,8 @@ ngx_http_llm_json_bias_add(ngx_http_llm_ctx_t *ctx, json_t *id,
     d = json_number_value(bias);
 
     if (!(d >= -100 && d <= 100)) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID
-                                 "`logit_bias` values must be >= -100 and "
-                                 "<= 100");
+        return ngx_http_llm_invalid(ctx, "`logit_bias` values must be >= "
+                                    "-100 and <= 100");
     }
 
     b = &ctx->params.bias[ctx->params.n_bias++];

@@ -129,9 +129,8 @@ ngx_http_llm_kserve_check(ngx_http_llm_ctx_t *ctx)
         value = json_object_get(ctx->json, fields[i].name);
 
         if (value == NULL) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_DESERIALIZE
-                                     "missing field `%s`", fields[i].name);
+            return ngx_http_llm_malformed(ctx, "missing field `%s`",
+                                          fields[i].name);
         }
 
         if (json_typeof(value) != fields[i].type) {
@@ -147,9 +146,8 @@ ngx_http_llm_kserve_check(ngx_http_llm_ctx_t *ctx)
         if (!json_is_string(json_object_get(json_array_get(outputs, i),
                                             "name")))
         {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_DESERIALIZE
-                                     "outputs[%uz]: missing field `name`", i);
+            return ngx_http_llm_malformed(ctx, "outputs[%uz]: missing field "
+                                          "`name`", i);
         }
     }
 
@@ -177,9 +175,8 @@ ngx_http_llm_kserve_text(ngx_http_llm_ctx_t *ctx, json_t *input, ngx_uint_t i)
     data = json_object_get(input, "data");
 
     if (!json_is_array(data)) {
-        (void) ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_DESERIALIZE
-                                 "inputs[%ui].data: expected a sequence", i);
+        (void) ngx_http_llm_malformed(ctx, "inputs[%ui].data: expected a "
+                                      "sequence", i);
         return NULL;
     }
 
@@ -197,10 +194,8 @@ ngx_http_llm_kserve_text(ngx_http_llm_ctx_t *ctx, json_t *input, ngx_uint_t i)
             != NGX_OK
             || byte < 0 || byte > 255)
         {
-            (void) ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_DESERIALIZE
-                                     "inputs[%ui].data[%uz]: expected u8", i,
-                                     k);
+            (void) ngx_http_llm_malformed(ctx, "inputs[%ui].data[%uz]: "
+                                          "expected u8", i, k);
             return NULL;
         }
 

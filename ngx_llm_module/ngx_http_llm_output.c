@@ -115,8 +115,7 @@ ngx_http_llm_fail_engine(ngx_http_llm_ctx_t *ctx, llm_err_t *err)
 
     case LLM_E_ARG:
     case LLM_E_UNSUPPORTED:
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_INVALID "%s", err->msg);
+        return ngx_http_llm_invalid(ctx, "%s", err->msg);
 
     case LLM_E_TEMPLATE:
         return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_TEMPLATE,

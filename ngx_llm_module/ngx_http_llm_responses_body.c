@@ -157,9 +157,7 @@ ngx_http_llm_responses_input(ngx_http_llm_ctx_t *ctx, json_t *root,
     input = ngx_http_llm_json_get(root, "input");
 
     if (input == NULL) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_DESERIALIZE
-                                 "missing field `input`");
+        return ngx_http_llm_malformed(ctx, "missing field `input`");
     }
 
     if (json_is_string(input)) {
@@ -378,9 +376,8 @@ ngx_http_llm_responses_text(ngx_http_llm_ctx_t *ctx, json_t *content,
     }
 
     if (!json_is_array(content)) {
-        (void) ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_DESERIALIZE "%s: expected a "
-                                 "string or a sequence of parts", path);
+        (void) ngx_http_llm_malformed(ctx, "%s: expected a string or a "
+                                      "sequence of parts", path);
         return NULL;
     }
 
@@ -409,10 +406,9 @@ ngx_http_llm_responses_text(ngx_http_llm_ctx_t *ctx, json_t *content,
         }
 
         if (!json_is_string(text)) {
-            (void) ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_DESERIALIZE
-                                     "%s: expected parts of type `input_text` "
-                                     "or `output_text`", path);
+            (void) ngx_http_llm_malformed(ctx, "%s: expected parts of type "
+                                          "`input_text` or `output_text`",
+                                          path);
             return NULL;
         }
 
@@ -445,9 +441,7 @@ ngx_http_llm_responses_string(ngx_http_llm_ctx_t *ctx, json_t *item,
         return value;
     }
 
-    (void) ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                             NGX_HTTP_LLM_DESERIALIZE
-                             "%s.%s: expected a string", path, name);
+    (void) ngx_http_llm_malformed(ctx, "%s.%s: expected a string", path, name);
     return NULL;
 }
 
@@ -520,9 +514,8 @@ ngx_http_llm_responses_tools(ngx_http_llm_ctx_t *ctx, json_t *root,
         type = json_string_value(json_object_get(tool, "type"));
 
         if (type == NULL) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_DESERIALIZE
-                                     "tools[%uz].type: expected a string", i);
+            return ngx_http_llm_malformed(ctx, "tools[%uz].type: expected a "
+                                          "string", i);
         }
 
         if (ngx_strcmp(type, "function") != 0) {

@@ -104,9 +104,7 @@ ngx_http_llm_tgi_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
     inputs = ngx_http_llm_json_get(root, "inputs");
 
     if (inputs == NULL) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 "Failed to deserialize the JSON body into "
-                                 "the target type: missing field `inputs`");
+        return ngx_http_llm_malformed(ctx, "missing field `inputs`");
     }
 
     if (!json_is_string(inputs)) {

@@ -78,9 +78,8 @@ ngx_http_llm_tools_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
         }
 
         if (!json_is_object(tool)) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                     NGX_HTTP_LLM_DESERIALIZE
-                                     "%s: missing field `function`", path);
+            return ngx_http_llm_malformed(ctx, "%s: missing field `function`",
+                                          path);
         }
 
         if (ngx_http_llm_tools_read(ctx, tool, (char *) path, t) != NGX_OK) {
@@ -125,9 +124,8 @@ ngx_http_llm_tools_read(ngx_http_llm_ctx_t *ctx, json_t *function,
     name = ngx_http_llm_json_get(function, "name");
 
     if (name == NULL) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_DESERIALIZE
-                                 "%s.function: missing field `name`", path);
+        return ngx_http_llm_malformed(ctx, "%s.function: missing field "
+                                      "`name`", path);
     }
 
     if (!json_is_string(name)) {
@@ -282,9 +280,8 @@ ngx_http_llm_tools_named(ngx_http_llm_ctx_t *ctx, ngx_http_llm_tools_t *t,
     ngx_uint_t   i;
 
     if (!json_is_string(value)) {
-        return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_VALIDATION,
-                                 NGX_HTTP_LLM_DESERIALIZE
-                                 "tool_choice.function: missing field `name`");
+        return ngx_http_llm_malformed(ctx, "tool_choice.function: missing "
+                                      "field `name`");
     }
 
     name = ngx_http_llm_json_str(value);
