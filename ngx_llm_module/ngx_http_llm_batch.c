@@ -10,6 +10,7 @@
 
 
 static void ngx_http_llm_batch_cleanup(void *data);
+static ngx_int_t ngx_http_llm_batch_start(ngx_http_llm_batch_t *batch);
 static void ngx_http_llm_batch_run(ngx_http_request_t *sr);
 static ngx_int_t ngx_http_llm_batch_done(ngx_http_request_t *sr, void *data,
     ngx_int_t rc);
@@ -89,6 +90,53 @@ ngx_http_llm_batch_cleanup(void *data)
 
 
 ngx_int_t
+ngx_http_llm_batch_step(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_batch_t *(*make)(ngx_http_llm_ctx_t *ctx),
+    void (*reply)(ngx_http_llm_ctx_t *ctx, ngx_http_llm_batch_t *batch))
+{
+    ngx_uint_t                  i;
+    ngx_http_llm_batch_t       *batch;
+    ngx_http_llm_batch_item_t  *item;
+
+    static ngx_str_t  json = ngx_string("application/json");
+
+    batch = ctx->data;
+
+    if (batch == NULL) {
+        batch = make(ctx);
+
+        if (batch == NULL || ngx_http_llm_batch_start(batch) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (batch->n_running) {
+        return NGX_AGAIN;
+    }
+
+    for (i = 0; i < batch->n; i++) {
+        item = &batch->items[i];
+
+        if (item->error.fault != NGX_HTTP_LLM_OK) {
+            ctx->error = item->error;
+            return NGX_ERROR;
+        }
+
+        if (!item->done) {
+            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_INCOMPLETE,
+                                     "Incomplete generation");
+        }
+    }
+
+    reply(ctx, batch);
+
+    ngx_http_llm_output_reply(ctx, NGX_HTTP_OK, &json);
+
+    return NGX_DONE;
+}
+
+
+static ngx_int_t
 ngx_http_llm_batch_start(ngx_http_llm_batch_t *batch)
 {
     ngx_uint_t                   i;

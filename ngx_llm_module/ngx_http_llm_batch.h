@@ -40,11 +40,14 @@ ngx_http_llm_batch_t *ngx_http_llm_batch_new(ngx_http_llm_ctx_t *ctx,
     json_t *list, const char *what);
 
 /*
- * All bodies are set: starts a subrequest for each.  The step DECODE of the
- * request is run again when n_running has become 0.  NGX_ERROR: ctx->error
- * is set.
+ * The step DECODE of such a request.  make: a batch with all its bodies, or
+ * NULL and ctx->error; a subrequest is started for each, and the step is run
+ * again when all have ended.  If one has failed, its error is the answer;
+ * otherwise reply writes one from the texts to ctx->out.
  */
-ngx_int_t ngx_http_llm_batch_start(ngx_http_llm_batch_t *batch);
+ngx_int_t ngx_http_llm_batch_step(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_batch_t *(*make)(ngx_http_llm_ctx_t *ctx),
+    void (*reply)(ngx_http_llm_ctx_t *ctx, ngx_http_llm_batch_t *batch));
 
 
 #endif /* _NGX_HTTP_LLM_BATCH_H_INCLUDED_ */

@@ -14,7 +14,7 @@ static ngx_http_llm_batch_t *ngx_http_llm_vertex_batch(
     ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_vertex_native(ngx_http_llm_ctx_t *ctx,
     json_t *root);
-static ngx_int_t ngx_http_llm_vertex_reply(ngx_http_llm_ctx_t *ctx,
+static void ngx_http_llm_vertex_reply(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_batch_t *batch);
 
 
@@ -53,20 +53,8 @@ ngx_http_llm_invocations_decode(ngx_http_llm_ctx_t *ctx, json_t *root)
 ngx_int_t
 ngx_http_llm_vertex(ngx_http_llm_ctx_t *ctx)
 {
-    ngx_http_llm_batch_t  *batch;
-
-    batch = ctx->data;
-
-    if (batch == NULL) {
-        batch = ngx_http_llm_vertex_batch(ctx);
-
-        if (batch == NULL || ngx_http_llm_batch_start(batch) != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-
-    return batch->n_running ? NGX_AGAIN
-                            : ngx_http_llm_vertex_reply(ctx, batch);
+    return ngx_http_llm_batch_step(ctx, ngx_http_llm_vertex_batch,
+                                   ngx_http_llm_vertex_reply);
 }
 
 
@@ -133,40 +121,22 @@ ngx_http_llm_vertex_native(ngx_http_llm_ctx_t *ctx, json_t *root)
 }
 
 
-static ngx_int_t
+static void
 ngx_http_llm_vertex_reply(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_batch_t *batch)
 {
-    ngx_uint_t                  i;
-    ngx_http_llm_batch_item_t  *item;
-
-    static ngx_str_t  json = ngx_string("application/json");
+    ngx_uint_t  i;
 
     ngx_http_llm_buf_lit(&ctx->out, "{\"predictions\":[");
 
     for (i = 0; i < batch->n; i++) {
-        item = &batch->items[i];
-
-        if (item->error.fault != NGX_HTTP_LLM_OK) {
-            ctx->error = item->error;
-            return NGX_ERROR;
-        }
-
-        if (!item->done) {
-            return ngx_http_llm_fail(ctx, NGX_HTTP_LLM_INCOMPLETE,
-                                     "Incomplete generation");
-        }
 
         if (i) {
             ngx_http_llm_buf_lit(&ctx->out, ",");
         }
 
-        ngx_http_llm_buf_json_str(&ctx->out, &item->text);
+        ngx_http_llm_buf_json_str(&ctx->out, &batch->items[i].text);
     }
 
     ngx_http_llm_buf_lit(&ctx->out, "]}");
-
-    ngx_http_llm_output_reply(ctx, NGX_HTTP_OK, &json);
-
-    return NGX_DONE;
 }

@@ -13,7 +13,7 @@ static ngx_http_llm_batch_t *ngx_http_llm_kserve_batch(
 static ngx_int_t ngx_http_llm_kserve_check(ngx_http_llm_ctx_t *ctx);
 static json_t *ngx_http_llm_kserve_text(ngx_http_llm_ctx_t *ctx,
     json_t *input, ngx_uint_t i);
-static ngx_int_t ngx_http_llm_kserve_reply(ngx_http_llm_ctx_t *ctx,
+static void ngx_http_llm_kserve_reply(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_batch_t *batch);
 static void ngx_http_llm_kserve_bytes(ngx_http_llm_buf_t *b, ngx_str_t *text);
 
@@ -51,20 +51,8 @@ ngx_http_llm_kserve_info(ngx_http_llm_ctx_t *ctx)
 ngx_int_t
 ngx_http_llm_kserve_infer(ngx_http_llm_ctx_t *ctx)
 {
-    ngx_http_llm_batch_t  *batch;
-
-    batch = ctx->data;
-
-    if (batch == NULL) {
-        batch = ngx_http_llm_kserve_batch(ctx);
-
-        if (batch == NULL || ngx_http_llm_batch_start(batch) != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-
-    return batch->n_running ? NGX_AGAIN
-                            : ngx_http_llm_kserve_reply(ctx, batch);
+    return ngx_http_llm_batch_step(ctx, ngx_http_llm_kserve_batch,
+                                   ngx_http_llm_kserve_reply);
 }
 
 
@@ -213,7 +201,7 @@ ngx_http_llm_kserve_text(ngx_http_llm_ctx_t *ctx, json_t *input, ngx_uint_t i)
 }
 
 
-static ngx_int_t
+static void
 ngx_http_llm_kserve_reply(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_batch_t *batch)
 {
@@ -222,8 +210,6 @@ ngx_http_llm_kserve_reply(ngx_http_llm_ctx_t *ctx,
     ngx_uint_t                  i;
     ngx_http_llm_buf_t         *b;
     ngx_http_llm_batch_item_t  *item;
-
-    static ngx_str_t  json = ngx_string("application/json");
 
     b = &ctx->out;
     outputs = json_object_get(ctx->json, "outputs");
@@ -235,17 +221,6 @@ ngx_http_llm_kserve_reply(ngx_http_llm_ctx_t *ctx,
 
     for (i = 0; i < batch->n; i++) {
         item = &batch->items[i];
-
-        if (!item->done) {
-
-            if (item->error.fault == NGX_HTTP_LLM_OK) {
-                return ngx_http_llm_fail_nomem(ctx);
-            }
-
-            ctx->error = item->error;
-            return NGX_ERROR;
-        }
-
         s = ngx_http_llm_json_str(json_object_get(json_array_get(outputs, i),
                                                   "name"));
 
@@ -259,10 +234,6 @@ ngx_http_llm_kserve_reply(ngx_http_llm_ctx_t *ctx,
     }
 
     ngx_http_llm_buf_lit(b, "]}");
-
-    ngx_http_llm_output_reply(ctx, NGX_HTTP_OK, &json);
-
-    return NGX_DONE;
 }
 
 
