@@ -201,6 +201,9 @@ ngx_int_t ngx_http_llm_chat_render(ngx_http_llm_ctx_t *ctx, json_t *root,
 /* What both OpenAI routes read of a body -> ctx->params. */
 ngx_int_t ngx_http_llm_openai_body(ngx_http_llm_ctx_t *ctx, json_t *root);
 
+/* What makes ids of this request its own. */
+void ngx_http_llm_openai_id(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b);
+
 /* To ctx->out: an answer up to the bracket that opens its choices. */
 void ngx_http_llm_openai_head(ngx_http_llm_ctx_t *ctx, const char *object,
     const char *id, ngx_str_t *model);
@@ -211,6 +214,9 @@ void ngx_http_llm_openai_usage(ngx_http_llm_ctx_t *ctx,
 
 /* A log-probability; JSON has no infinity. */
 void ngx_http_llm_openai_number(ngx_http_llm_buf_t *b, float logprob);
+
+/* Whether the answer has ended by itself: nothing was cut. */
+ngx_uint_t ngx_http_llm_openai_ended(ngx_http_llm_sequence_t *s);
 
 /* Name of s->finish. */
 const char *ngx_http_llm_openai_reason(ngx_http_llm_sequence_t *s);

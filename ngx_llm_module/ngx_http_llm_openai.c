@@ -524,13 +524,8 @@ ngx_http_llm_openai_logprob(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b,
 static const char *
 ngx_http_llm_openai_finished(ngx_http_llm_choice_t *choice)
 {
-    ngx_http_llm_finish_e  finish;
-
-    finish = choice->sequence->finish;
-
     if (choice->calls && choice->calls->n_calls && !choice->calls->open
-        && (finish == NGX_HTTP_LLM_FINISH_EOS
-            || finish == NGX_HTTP_LLM_FINISH_STOP))
+        && ngx_http_llm_openai_ended(choice->sequence))
     {
         return "tool_calls";
     }

@@ -101,6 +101,14 @@ ngx_http_llm_openai_common_stream(ngx_http_llm_ctx_t *ctx, json_t *root)
 }
 
 
+ngx_uint_t
+ngx_http_llm_openai_ended(ngx_http_llm_sequence_t *s)
+{
+    return s->finish == NGX_HTTP_LLM_FINISH_EOS
+           || s->finish == NGX_HTTP_LLM_FINISH_STOP;
+}
+
+
 const char *
 ngx_http_llm_openai_reason(ngx_http_llm_sequence_t *s)
 {
@@ -109,6 +117,18 @@ ngx_http_llm_openai_reason(ngx_http_llm_sequence_t *s)
     };
 
     return reasons[s->finish];
+}
+
+
+void
+ngx_http_llm_openai_id(ngx_http_llm_ctx_t *ctx, ngx_http_llm_buf_t *b)
+{
+    if (ctx->request_id.len) {
+        ngx_http_llm_buf_add(b, ctx->request_id.data, ctx->request_id.len);
+
+    } else {
+        ngx_http_llm_buf_printf(b, "%016xL", ctx->start_ns);
+    }
 }
 
 
@@ -123,13 +143,7 @@ ngx_http_llm_openai_head(ngx_http_llm_ctx_t *ctx, const char *object,
     ngx_http_llm_buf_printf(b, "{\"object\":\"%s\",\"id\":\"%s-", object,
                             id);
 
-    if (ctx->request_id.len) {
-        ngx_http_llm_buf_add(b, ctx->request_id.data, ctx->request_id.len);
-
-    } else {
-        ngx_http_llm_buf_printf(b, "%016xL", ctx->start_ns);
-    }
-
+    ngx_http_llm_openai_id(ctx, b);
     ngx_http_llm_buf_printf(b, "\",\"created\":%T,\"model\":",
                             ctx->request->start_sec);
     ngx_http_llm_buf_json_str(b, model);

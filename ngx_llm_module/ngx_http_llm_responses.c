@@ -184,10 +184,7 @@ ngx_http_llm_responses_unit(ngx_http_llm_ctx_t *ctx,
             ngx_http_llm_responses_open(resp, NGX_HTTP_LLM_ITEM_MESSAGE);
         }
 
-        ngx_http_llm_responses_close(resp,
-                                     s->finish == NGX_HTTP_LLM_FINISH_EOS
-                                     || s->finish
-                                        == NGX_HTTP_LLM_FINISH_STOP);
+        ngx_http_llm_responses_close(resp, ngx_http_llm_openai_ended(s));
     }
 
     ctx->out.failed |= (resp->text.failed || resp->output.failed);
@@ -483,18 +480,9 @@ static void
 ngx_http_llm_responses_id(ngx_http_llm_responses_t *resp,
     ngx_http_llm_buf_t *b, const char *prefix)
 {
-    ngx_http_llm_ctx_t  *ctx;
-
-    ctx = resp->ctx;
-
     ngx_http_llm_buf_printf(b, "\"%s_", prefix ? prefix : "resp");
 
-    if (ctx->request_id.len) {
-        ngx_http_llm_buf_add(b, ctx->request_id.data, ctx->request_id.len);
-
-    } else {
-        ngx_http_llm_buf_printf(b, "%016xL", ctx->start_ns);
-    }
+    ngx_http_llm_openai_id(resp->ctx, b);
 
     if (prefix) {
         ngx_http_llm_buf_printf(b, "%03ui", resp->n_items);
@@ -631,15 +619,8 @@ ngx_http_llm_responses_usage(ngx_http_llm_responses_t *resp)
 static const char *
 ngx_http_llm_responses_status(ngx_http_llm_responses_t *resp)
 {
-    switch (resp->ctx->sequences[0].finish) {
-
-    case NGX_HTTP_LLM_FINISH_EOS:
-    case NGX_HTTP_LLM_FINISH_STOP:
-        return "completed";
-
-    default:
-        return "incomplete";
-    }
+    return ngx_http_llm_openai_ended(&resp->ctx->sequences[0])
+           ? "completed" : "incomplete";
 }
 
 
