@@ -143,7 +143,7 @@ subtest 'the smallest limit' => sub {
 };
 
 SKIP: {
-    skip 'no compiler', 2 unless $built;
+    skip 'no compiler', 2 unless $built || $ENV{LLM_TEST_STRICT};
     local $ENV{LLM_TEST_COUNTERS} = $file;
     local $n->{preload} = "$dir/fail.so";
 
