@@ -76,7 +76,7 @@ decide(llm_watch_t *w, uint64_t now)
 {
     uint32_t n = w->n_threads - w->level;
     double spent = 0, alone = 0, fewer = 0;
-    uint32_t unknown = 0, known = 0;
+    uint32_t unknown = 0;
 
     for (uint32_t i = 0; i < LLM_WATCH_KINDS; i++) {
         const llm_watch_kind_t *k = &w->kind[i];
@@ -87,11 +87,7 @@ decide(llm_watch_t *w, uint64_t now)
         spent += k->spent;
         alone += k->alone;
         fewer += mean * k->n_jobs;
-        if (mean == 0) {
-            unknown++;
-        } else {
-            known++;
-        }
+        unknown += mean == 0;
     }
     close_window(w);
     if (n == 1 || w->level + 1 >= LLM_WATCH_LEVELS || spent <= WASTE * alone / n) {
@@ -101,7 +97,7 @@ decide(llm_watch_t *w, uint64_t now)
         }
         return;
     }
-    if (unknown == 0 && known != 0 && fewer < GAIN * spent) {
+    if (unknown == 0 && fewer < GAIN * spent) {
         enter(w, w->level + 1, now + w->rest);
         w->rest = w->rest * 2 < REST_MAX ? w->rest * 2 : REST_MAX;
     } else if (now >= w->explore_at) {
