@@ -22,6 +22,7 @@
  */
 #define _GNU_SOURCE
 #include "base/pool.h"
+#include "base/clock.h"
 #include "base/thread.h"
 #include "base/watch.h"
 
@@ -32,7 +33,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SPIN_NS         40000       /* a decode step starts about 150 jobs, less than this apart */
@@ -92,19 +92,11 @@ relax(void)
 #endif
 }
 
-static uint64_t
-now_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t) ts.tv_sec * 1000000000u + (uint64_t) ts.tv_nsec;
-}
-
 /* True when *word differs from `seen` before the spin time is over. */
 static bool
 spin_until_changed(_Atomic uint32_t *word, uint32_t seen)
 {
-    uint64_t end = now_ns() + SPIN_NS;
+    uint64_t end = llm_now_ns() + SPIN_NS;
     do {
         for (int i = 0; i < 64; i++) {
             if (atomic_load_explicit(word, memory_order_acquire) != seen) {
@@ -112,7 +104,7 @@ spin_until_changed(_Atomic uint32_t *word, uint32_t seen)
             }
             relax();
         }
-    } while (now_ns() < end);
+    } while (llm_now_ns() < end);
     return false;
 }
 
@@ -338,11 +330,11 @@ llm_pool_run(llm_pool_t *p, llm_pool_fn fn, void *ctx, uint32_t n_chunks)
         wait_done(p, n_chunks);
         return;
     }
-    uint64_t start = now_ns();
+    uint64_t start = llm_now_ns();
     uint32_t n_run = share(p, fn, ctx, n_chunks);
-    uint64_t own = now_ns();
+    uint64_t own = llm_now_ns();
     wait_done(p, n_chunks);
-    uint64_t end = now_ns();
+    uint64_t end = llm_now_ns();
     llm_watch_job_t job = { (uintptr_t) fn, n_chunks, n_run, own - start, end - start };
     uint32_t n = llm_watch_note(&p->watch, &job, end);
     if (n != atomic_load_explicit(&p->n_active, memory_order_relaxed)) {

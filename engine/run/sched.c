@@ -12,19 +12,11 @@
  * there is always progress.
  */
 #include "sched_impl.h"
+#include "base/clock.h"
 #include "text/tok.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static uint64_t
-now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
-}
 
 /* ------------------------------------------------------- life of a sequence */
 
@@ -123,7 +115,7 @@ static void
 mark_started(llm_slot_t *slot)
 {
     if (atomic_load_explicit(&slot->started_ns, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&slot->started_ns, now_ns(), memory_order_relaxed);
+        atomic_store_explicit(&slot->started_ns, llm_now_ns(), memory_order_relaxed);
     }
 }
 
@@ -375,13 +367,13 @@ llm_sched_step(llm_sched_t *s)
         return false;
     }
 
-    uint64_t t0 = now_ns();
+    uint64_t t0 = llm_now_ns();
     n_prefill += encode_all(s);
     if (s->n_batch > 0) {
         llm_fwd_run(s->fwd, s->batch, s->n_batch);
         llm_sched_choose(s);
     }
-    uint64_t t1 = now_ns();
+    uint64_t t1 = llm_now_ns();
 
     llm_sched_count(&s->stats->n_steps, 1);
     if (n_prefill > 0) {

@@ -13,7 +13,6 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MAX_CTX   (1u << 20)
@@ -24,14 +23,6 @@
 #define MAX_THREADS 256u
 #define MAX_PLACES 256u             /* grammars that are in use at once */
 #define FEW_PLACES 8u               /* where address space is short */
-
-uint64_t
-llm_now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
-}
 
 void
 llm_futex_wait(_Atomic uint32_t *word, uint32_t seen, uint32_t timeout_ms)

@@ -8,6 +8,7 @@
 #ifndef LLM_ARENA_H
 #define LLM_ARENA_H
 
+#include "base/clock.h"
 #include "run/grammar.h"
 #include "run/sched.h"
 
@@ -104,7 +105,5 @@ void llm_constraints_free(llm_constraints_t *c);
  * the grammar), no lock. False: no place is free.   Thread: the worker's, as llm_job_submit.
  */
 bool llm_place_use(llm_engine_t *e, llm_slot_t *slot, const llm_constraint_t *c);
-
-uint64_t llm_now_ns(void);
 
 #endif

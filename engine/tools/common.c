@@ -2,6 +2,7 @@
  * common.c - options, texts, progress, and the session that the generating subcommands share.
  */
 #include "tools/tools.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MAX_TEXT ((size_t) 64 << 20)
@@ -216,10 +216,7 @@ tool_show(const char *fmt, ...)
 void
 tool_show_job(const llm_job_view_t *view)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    double seconds = (double) now.tv_sec + 1e-9 * (double) now.tv_nsec
-                     - 1e-9 * (double) view->queued_ns;
+    double seconds = 1e-9 * (double) (llm_now_ns() - view->queued_ns);
     if (seconds < 2) {
         return;
     }
