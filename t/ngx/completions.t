@@ -9,6 +9,7 @@ use utf8;
 use JSON::PP ();
 use Test::More;
 
+use LLM::Fixture;
 use LLM::HTTP;
 use LLM::Nginx;
 
@@ -42,26 +43,6 @@ my $http = LLM::HTTP->new(port => $n->port);
 
 sub complete { my ($path, @more) = @_; return $http->post("$path/v1/completions", {@more}) }
 sub texts { return [ map { $_->{text} } @{ $_[0]->json->{choices} } ] }
-
-sub fixture {
-    my ($file) = @_;
-    open my $fh, '<', "t/fixtures/$file" or die "$file: $!";
-    local $/;
-    return JSON::PP->new->utf8->decode(<$fh>)->{cases};
-}
-
-sub off_by {
-    my ($got, $want) = @_;
-    return 9e9 if @$got != @$want;
-    my $worst = 0;
-    for my $i (0 .. $#$want) {
-        next if !defined $want->[$i] && !defined $got->[$i];
-        return 9e9 if !defined $want->[$i] || !defined $got->[$i];
-        my $d = abs($got->[$i] - $want->[$i]);
-        $worst = $d if $d > $worst;
-    }
-    return $worst;
-}
 
 my @greedy = (temperature => 0);
 
@@ -113,10 +94,10 @@ subtest 'the four forms of a prompt' => sub {
     is complete('', %p, prompt => $ids[0], truncate => 2)->json->{usage}{prompt_tokens}, 2, 'truncate';
 };
 
-for my $fixture ([ '', 'gguf/llama-F32.expected.json' ], [ '/code', 'models/gpt_bigcode/expected.json' ]) {
-    my ($path, $file) = @$fixture;
-    subtest "echo with logprobs: $file" => sub {
-        for my $case (@{ fixture($file) }) {
+for my $fixture ([ '', 'gguf/llama-F32.gguf' ], [ '/code', 'models/gpt_bigcode' ]) {
+    my ($path, $model) = @$fixture;
+    subtest "echo with logprobs: $model" => sub {
+        for my $case (@{ expected($model)->{cases} }) {
             next if @{ $case->{input_ids} } > 180;
             my $want = $case->{prompt_logprobs};
             my @top = @{ $case->{last_logits}{top}[0] };

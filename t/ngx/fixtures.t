@@ -9,6 +9,7 @@ use lib 't/lib';
 use JSON::PP ();
 use Test::More;
 
+use LLM::Fixture;
 use LLM::HTTP;
 use LLM::Nginx;
 
@@ -27,28 +28,6 @@ my %context = ('models/llama_rope_dynamic' => 'context 128;');
 
 my @models = map { s{^t/fixtures/}{}r } sort(glob('t/fixtures/gguf/*.gguf'), map { s{/config.json$}{}r } glob 't/fixtures/models/*/config.json');
 ok @models > 70, 'fixtures found';
-
-sub expected {
-    my ($model) = @_;
-    my $file = "t/fixtures/$model";
-    $file = -d $file ? "$file/expected.json" : $file =~ s/\.gguf$/.expected.json/r;
-    open my $fh, '<', $file or die "$file: $!";
-    local $/;
-    return JSON::PP->new->utf8->decode(<$fh>);
-}
-
-sub off_by {
-    my ($got, $want) = @_;
-    return 9e9 if @$got != @$want;
-    my $worst = 0;
-    for my $i (0 .. $#$want) {
-        next if !defined $want->[$i] && !defined $got->[$i];
-        return 9e9 if !defined $want->[$i] || !defined $got->[$i];
-        my $d = abs($got->[$i] - $want->[$i]);
-        $worst = $d if $d > $worst;
-    }
-    return $worst;
-}
 
 sub check {
     my ($http, $route, $model) = @_;
