@@ -63,11 +63,12 @@ def main():
     ap.add_argument("--reps", type=int, default=5)
     ap.add_argument("--prefill", default="128,512,2048")
     ap.add_argument("--decode", default="128")
+    ap.add_argument("--context", default="0", help="contexts to decode after, in tokens")
     ap.add_argument("--neighbour", action="store_true", help="each run also beside a process that keeps one core busy")
     ap.add_argument("--json")
     args = ap.parse_args()
     work = ["--model", args.model, "--threads", str(args.threads)]
-    sizes = ["--prefill", args.prefill, "--decode", args.decode]
+    sizes = ["--prefill", args.prefill, "--decode", args.decode, "--context", args.context]
     peer_cmd = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "llamacpp.py")] + work
     ours_cmd = [args.llm, "bench"] + work + ["--json"]
 
@@ -93,7 +94,7 @@ def main():
     def take(result, who, company):
         for kind in ("prefill", "decode"):
             for n, values in result[kind].items():
-                got.setdefault((kind + company, int(n)), {}).setdefault(who, []).extend(values)
+                got.setdefault((kind + company, n), {}).setdefault(who, []).extend(values)
 
     def run(who, company):
         nonlocal system, version
@@ -115,9 +116,9 @@ def main():
     print(file=sys.stderr)
 
     print(f"{os.path.basename(args.model)}, {args.threads} threads, {args.reps} runs of each in turn; tokens a second\n")
-    print(f"{'':15} {'llm':>29} {'llama.cpp':>32} {'ratio of':>12}")
+    print(f"{'':19} {'llm':>29} {'llama.cpp':>32} {'ratio of':>12}")
     head = f"{'min':>9} {'median':>9} {'max':>9}"
-    print(f"{'':15} {head} {'':2} {head} {'medians':>12}   peer's flags")
+    print(f"{'':19} {head} {'':2} {head} {'medians':>12}   peer's flags")
     worst = None
     for (kind, n), sides in got.items():
         ours = sides["ours"]
@@ -125,7 +126,7 @@ def main():
             theirs = sides[who]
             ratio = statistics.median(ours) / statistics.median(theirs)
             worst = ratio if worst is None else min(worst, ratio)
-            print(f"{kind:10}{n:5} {row(ours)} {'':2} {row(theirs)} {ratio:12.2f}   {who}")
+            print(f"{kind:10}{n:>9} {row(ours)} {'':2} {row(theirs)} {ratio:12.2f}   {who}")
     for (kind, n), sides in got.items():
         if kind.endswith(" +1"):
             kept = {w: statistics.median(v) / statistics.median(got[kind[:-3], n][w]) for w, v in sides.items()}

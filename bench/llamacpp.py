@@ -2,7 +2,7 @@
 """Prefill and decode speed of llama.cpp through the low-level API of llama-cpp-python; prints one JSON object.
 
 What llama-bench calls pp N and tg N: a prompt of N tokens into an empty cache (logits of the last token only), and N
-single-token steps that start with an empty cache. Token ids are a fixed arithmetic sequence: speed does not depend on them.
+single-token steps that start with an empty cache or after a context. Token ids are a fixed arithmetic sequence: speed does not depend on them.
 """
 import argparse
 import ctypes
@@ -42,6 +42,7 @@ def main():
     ap.add_argument("--threads", type=int, required=True)
     ap.add_argument("--prefill", default="128,512,2048")
     ap.add_argument("--decode", default="128")
+    ap.add_argument("--context", default="0", help="contexts to decode after, in tokens")
     ap.add_argument("--reps", type=int, default=1)
     ap.add_argument("--flash", choices=FLASH, default="auto")
     ap.add_argument("--no-repack", action="store_true")
@@ -57,7 +58,8 @@ def main():
     model = lc.llama_model_load_from_file(args.model.encode(), mp)
     if not model:
         fail(f"cannot load {args.model}")
-    longest = max(prefill + steps) + 8
+    contexts = [int(x) for x in args.context.split(",") if x]
+    longest = max(prefill + [0]) + max(steps + [0]) + max(contexts + [0]) + 8
     cp = lc.llama_context_default_params()
     cp.n_ctx = longest
     cp.n_batch = longest
@@ -81,9 +83,12 @@ def main():
         best_id(ctx, n_vocab)
         return n / (time.perf_counter() - start)
 
-    def run_decode(n):
+    def run_decode(n, context):
         lc.llama_memory_clear(memory, True)
         token = ids(1)
+        if context > 0:
+            decode(ctx, ids(context))
+            token[0] = best_id(ctx, n_vocab)
         start = time.perf_counter()
         for _ in range(n):
             decode(ctx, token)
@@ -91,13 +96,14 @@ def main():
         return n / (time.perf_counter() - start)
 
     run_prefill(min(prefill + [32]))
-    run_decode(4)
+    run_decode(4, 0)
     out = {"prefill": {}, "decode": {}, "version": lc.__version__,
            "system": lc.llama_print_system_info().decode().strip()}
     for n in prefill:
         out["prefill"][str(n)] = [run_prefill(n) for _ in range(args.reps)]
     for n in steps:
-        out["decode"][str(n)] = [run_decode(n) for _ in range(args.reps)]
+        for c in contexts:
+            out["decode"][f"{n}@{c}" if c > 0 else str(n)] = [run_decode(n, c) for _ in range(args.reps)]
     print(json.dumps(out))
 
 

@@ -19,6 +19,7 @@ static const char usage[] =
     "Measures how fast prompts are read (prefill) and text is made (decode), in tokens/s.\n\n"
     "  -p, --prefill LIST    prompt lengths (512)\n"
     "  -n, --decode LIST     numbers of generated tokens (128)\n"
+    "  -c, --context LIST    contexts to decode after, in tokens (0: one token)\n"
     "  -r, --reps N          measurements of each (3), after a short warm-up\n"
     "  -s, --streams N       decode N sequences at once and count the tokens of all (1)\n"
     "  -t, --threads N       compute threads (all cores)\n"
@@ -28,19 +29,21 @@ static const char usage[] =
     "An empty LIST ('') leaves that kind out.\n\n"
     "Example: llm bench model.gguf -p 128,2048 -n 64 -r 5\n";
 
-#define MAX_REPS 1000
+#define MAX_REPS  1000
+#define SIZE_TEXT 24        /* of "1048576@1048576" */
 
 typedef struct {
     const char       *model;
-    uint32_t         *prefill, n_prefill, *decode, n_decode;
+    uint32_t         *prefill, n_prefill, *decode, n_decode, *context, n_context;
     uint32_t          reps, streams;
     bool              json;
     llm_engine_conf_t engine;
 } bench_conf_t;
 
-/* A list that may be empty. */
+/* A list of numbers from min on; it may be empty. */
 static bool
-parse_sizes(const char *me, const char *option, const char *text, uint32_t **list, uint32_t *n)
+parse_sizes(const char *me, const char *option, const char *text, uint32_t min, uint32_t **list,
+            uint32_t *n)
 {
     free(*list);
     *list = NULL;
@@ -52,8 +55,8 @@ parse_sizes(const char *me, const char *option, const char *text, uint32_t **lis
         return false;
     }
     for (uint32_t i = 0; i < *n; i++) {
-        if ((*list)[i] < 1 || (*list)[i] > 1u << 20) {
-            tool_usage(me, "%s must be 1 to %u, not %u", option, 1u << 20, (*list)[i]);
+        if ((*list)[i] < min || (*list)[i] > 1u << 20) {
+            tool_usage(me, "%s must be %u to %u, not %u", option, min, 1u << 20, (*list)[i]);
             return false;
         }
     }
@@ -66,22 +69,27 @@ parse_options(int argc, char **argv, bench_conf_t *c)
     static const struct option options[] = {
         TOOL_ENGINE_OPTIONS, { "prefill", required_argument, NULL, 'p' },
         { "decode", required_argument, NULL, 'n' }, { "reps", required_argument, NULL, 'r' },
-        { "streams", required_argument, NULL, 's' }, { "model", required_argument, NULL, 'm' },
+        { "streams", required_argument, NULL, 's' },
+        { "context", required_argument, NULL, 'c' }, { "model", required_argument, NULL, 'm' },
         { "json", no_argument, NULL, 2 }, { NULL, 0, NULL, 0 },
     };
     const char *me = argv[0];
-    bool good = parse_sizes(me, "--prefill", "512", &c->prefill, &c->n_prefill)
-                && parse_sizes(me, "--decode", "128", &c->decode, &c->n_decode);
-    for (int o; good && (o = getopt_long(argc, argv, "hp:n:r:s:t:m:", options, NULL)) != -1;) {
+    bool good = parse_sizes(me, "--prefill", "512", 1, &c->prefill, &c->n_prefill)
+                && parse_sizes(me, "--decode", "128", 1, &c->decode, &c->n_decode)
+                && parse_sizes(me, "--context", "0", 0, &c->context, &c->n_context);
+    for (int o; good && (o = getopt_long(argc, argv, "hp:n:c:r:s:t:m:", options, NULL)) != -1;) {
         switch (o) {
         case 'h':
             fputs(usage, stdout);
             return -1;
         case 'p':
-            good = parse_sizes(me, "--prefill", optarg, &c->prefill, &c->n_prefill);
+            good = parse_sizes(me, "--prefill", optarg, 1, &c->prefill, &c->n_prefill);
             break;
         case 'n':
-            good = parse_sizes(me, "--decode", optarg, &c->decode, &c->n_decode);
+            good = parse_sizes(me, "--decode", optarg, 1, &c->decode, &c->n_decode);
+            break;
+        case 'c':
+            good = parse_sizes(me, "--context", optarg, 0, &c->context, &c->n_context);
             break;
         case 'r':
             good = tool_u32(me, "--reps", optarg, 1, MAX_REPS, &c->reps);
@@ -101,6 +109,13 @@ parse_options(int argc, char **argv, bench_conf_t *c)
     }
     if (!good) {
         return TOOL_USAGE;
+    }
+    for (uint32_t i = 0; i < c->n_context; i++) {
+        if (c->streams > 1 && c->context[i] > 0) {
+            /* the first would decode while the last still read their prompts */
+            return tool_usage(me, "--context %u measures one stream, not %u", c->context[i],
+                              c->streams);
+        }
     }
     if (argc - optind != (c->model == NULL)) {
         return tool_usage(me, "wants one model file");
@@ -129,22 +144,24 @@ fill_prompt(bench_t *b, uint32_t n)
     }
 }
 
-/*
- * n_jobs prompts of n_prompt tokens, max_new tokens each; *ns from the first start to the last
- * token.
- */
+/* What one measurement runs: jobs at once, each a prompt of n_prompt tokens and n_new after it. */
+typedef struct {
+    uint32_t n_jobs, n_prompt, n_new;
+    bool     after_prompt;      /* the time begins with the first new token, not with the prompt */
+} work_t;
+
+/* *ns: to the last token of all. */
 static llm_code_t
-measure(bench_t *b, uint32_t n_jobs, uint32_t n_prompt, uint32_t max_new, double *ns,
-        llm_err_t *err)
+measure(bench_t *b, work_t w, double *ns, llm_err_t *err)
 {
     llm_code_t rc = LLM_OK;
     uint64_t start = UINT64_MAX, stop = 0;
-    uint32_t n = 0;
-    for (; n < n_jobs && rc == LLM_OK; n += rc == LLM_OK) {
-        llm_job_conf_t conf = { .tokens = b->tokens, .n_tokens = n_prompt, .max_new = max_new };
+    uint32_t n = 0, max_new = w.n_new + w.after_prompt;
+    for (; n < w.n_jobs && rc == LLM_OK; n += rc == LLM_OK) {
+        llm_job_conf_t conf = { .tokens = b->tokens, .n_tokens = w.n_prompt, .max_new = max_new };
         llm_sampling_init(&conf.sampling);
         conf.sampling.ignore_eos = true;
-        fill_prompt(b, n_prompt);
+        fill_prompt(b, w.n_prompt);
         rc = llm_job_submit(b->s.engine, &conf, &b->jobs[n], err);
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -156,7 +173,8 @@ measure(bench_t *b, uint32_t n_jobs, uint32_t n_prompt, uint32_t max_new, double
         if (rc == LLM_OK && v.n_new != max_new) {
             rc = llm_fail(err, LLM_E_ENGINE, "the engine made %u of %u tokens", v.n_new, max_new);
         }
-        start = v.started_ns < start ? v.started_ns : start;
+        uint64_t began = w.after_prompt ? v.first_ns : v.started_ns;
+        start = began < start ? began : start;
         stop = v.last_ns > stop ? v.last_ns : stop;
         llm_job_close(&b->jobs[i]);
     }
@@ -172,41 +190,64 @@ by_value(const void *a, const void *b)
 }
 
 static void
-print_row(const char *kind, uint32_t n, double *speed, uint32_t reps)
+print_row(const char *kind, const char *size, double *speed, uint32_t reps)
 {
     qsort(speed, reps, sizeof(*speed), by_value);
     double median = reps % 2 ? speed[reps / 2] : (speed[reps / 2 - 1] + speed[reps / 2]) / 2;
-    printf("%-8s %7u   %10.1f %10.1f %10.1f\n", kind, n, speed[0], median, speed[reps - 1]);
+    printf("%-8s %12s   %10.1f %10.1f %10.1f\n", kind, size, speed[0], median, speed[reps - 1]);
     fflush(stdout);
 }
 
-/* All sizes of one kind; with --json an object "size": [tokens a second of each repetition]. */
+/* All repetitions of one size; out (an object) gets "size": [tokens a second of each]. */
 static llm_code_t
-measure_kind(bench_t *b, const char *kind, bool decode, json_t *out, llm_err_t *err)
+measure_size(bench_t *b, const char *kind, const char *size, uint32_t n_tokens, work_t work,
+             json_t *out, llm_err_t *err)
 {
     const bench_conf_t *c = b->c;
-    const uint32_t *sizes = decode ? c->decode : c->prefill;
-    uint32_t n_sizes = decode ? c->n_decode : c->n_prefill, jobs = decode ? c->streams : 1;
+    double speed[MAX_REPS], ns;
     llm_code_t rc = LLM_OK;
-    for (uint32_t i = 0; i < n_sizes && rc == LLM_OK; i++) {
-        double speed[MAX_REPS], ns;
-        json_t *list = json_array();
-        for (uint32_t r = 0; r < c->reps && rc == LLM_OK; r++) {
-            tool_show("%s of %u tokens: %u of %u", kind, sizes[i], r + 1, c->reps);
-            rc = decode ? measure(b, jobs, 1, sizes[i], &ns, err) : measure(b, 1, sizes[i], 1, &ns,
-                                                                            err);
-            if (rc == LLM_OK) {
-                speed[r] = (double) sizes[i] * jobs / ns * 1e9;
-                json_array_append_new(list, json_real(speed[r]));
-            }
+    json_t *list = json_array();
+    for (uint32_t r = 0; r < c->reps && rc == LLM_OK; r++) {
+        tool_show("%s of %s tokens: %u of %u", kind, size, r + 1, c->reps);
+        rc = measure(b, work, &ns, err);
+        if (rc == LLM_OK) {
+            speed[r] = (double) n_tokens * work.n_jobs / ns * 1e9;
+            json_array_append_new(list, json_real(speed[r]));
         }
-        tool_show(NULL);
-        char key[16];
-        snprintf(key, sizeof(key), "%u", sizes[i]);
-        json_object_set_new(out, key, list);
-        if (rc == LLM_OK && !c->json) {
-            print_row(kind, sizes[i], speed, c->reps);
-        }
+    }
+    tool_show(NULL);
+    json_object_set_new(out, size, list);
+    if (rc == LLM_OK && !c->json) {
+        print_row(kind, size, speed, c->reps);
+    }
+    return rc;
+}
+
+static llm_code_t
+measure_prefill(bench_t *b, json_t *out, llm_err_t *err)
+{
+    llm_code_t rc = LLM_OK;
+    for (uint32_t i = 0; i < b->c->n_prefill && rc == LLM_OK; i++) {
+        uint32_t n = b->c->prefill[i];
+        char size[SIZE_TEXT];
+        snprintf(size, sizeof(size), "%u", n);
+        rc = measure_size(b, "prefill", size, n, (work_t) { 1, n, 1, false }, out, err);
+    }
+    return rc;
+}
+
+/* "128" tokens from an empty context, "128@4096" after 4096. */
+static llm_code_t
+measure_decode(bench_t *b, json_t *out, llm_err_t *err)
+{
+    const bench_conf_t *c = b->c;
+    llm_code_t rc = LLM_OK;
+    for (uint32_t i = 0; i < c->n_decode * c->n_context && rc == LLM_OK; i++) {
+        uint32_t n = c->decode[i / c->n_context], context = c->context[i % c->n_context];
+        char size[SIZE_TEXT];
+        snprintf(size, sizeof(size), context > 0 ? "%u@%u" : "%u", n, context);
+        work_t work = { c->streams, context > 0 ? context : 1, n, context > 0 };
+        rc = measure_size(b, "decode", size, n, work, out, err);
     }
     return rc;
 }
@@ -218,19 +259,19 @@ run_all(bench_t *b, llm_err_t *err)
     const llm_model_info_t *info = llm_model_info(b->s.model);
     uint32_t threads = llm_engine_conf(b->s.engine)->n_threads;
     double ns;
-    llm_code_t rc = measure(b, 1, b->c->n_prefill > 0 ? 32 : 1, 4, &ns, err);      /* warm-up */
+    llm_code_t rc = measure(b, (work_t) { 1, c->n_prefill > 0 ? 32 : 1, 4, false }, &ns, err);  /* warm-up */
     if (rc != LLM_OK) {
         return rc;
     }
     if (!c->json) {
-        printf("%s, %s, %u threads, %s kernels, %u sequences\n\ntokens a second       min     "
-               "median        max\n", info->name, info->type_name, threads, llm_kern()->name,
+        printf("%s, %s, %u threads, %s kernels, %u sequences\n\ntokens a second            min  "
+               "   median        max\n", info->name, info->type_name, threads, llm_kern()->name,
                c->streams);
     }
     json_t *prefill = json_object(), *decode = json_object();
-    rc = measure_kind(b, "prefill", false, prefill, err);
+    rc = measure_prefill(b, prefill, err);
     if (rc == LLM_OK) {
-        rc = measure_kind(b, "decode", true, decode, err);
+        rc = measure_decode(b, decode, err);
     }
     json_t *out = json_pack("{s:s,s:s,s:i,s:s,s:i,s:o,s:o}", "model", info->name, "type",
                             info->type_name, "threads", (int) threads, "kernels", llm_kern()->name,
@@ -251,14 +292,17 @@ tool_bench(int argc, char **argv)
     bench_conf_t c = { .reps = 3, .streams = 1, .engine = { .kv_type = LLM_KV_F16 } };
     int status = parse_options(argc, argv, &c);
     if (status == TOOL_OK) {
-        uint32_t longest = 32;
+        uint32_t longest = 32, n_ctx = 0;
         for (uint32_t i = 0; i < c.n_prefill; i++) {
             longest = c.prefill[i] > longest ? c.prefill[i] : longest;
         }
-        c.engine.n_ctx = longest + 4;
-        for (uint32_t i = 0; i < c.n_decode; i++) {
-            c.engine.n_ctx = c.decode[i] + 2 > c.engine.n_ctx ? c.decode[i] + 2 : c.engine.n_ctx;
+        for (uint32_t i = 0; i < c.n_context; i++) {
+            longest = c.context[i] > longest ? c.context[i] : longest;
         }
+        for (uint32_t i = 0; i < c.n_decode; i++) {
+            n_ctx = c.decode[i] > n_ctx ? c.decode[i] : n_ctx;
+        }
+        c.engine.n_ctx = longest + n_ctx + 4;
         c.engine.n_slots = c.engine.n_parallel = c.streams;
 
         llm_err_t err;
@@ -278,5 +322,6 @@ tool_bench(int argc, char **argv)
     }
     free(c.prefill);
     free(c.decode);
+    free(c.context);
     return status > 0 ? status : TOOL_OK;
 }
