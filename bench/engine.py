@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 
+import chart
+
 PEER_FLAGS = {"default": [], "flash on": ["--flash", "on"], "flash off": ["--flash", "off"],
               "no repack": ["--no-repack"], "flash on, no repack": ["--flash", "on", "--no-repack"]}
 
@@ -65,9 +67,14 @@ def main():
     ap.add_argument("--decode", default="128")
     ap.add_argument("--context", default="0", help="contexts to decode after, in tokens")
     ap.add_argument("--neighbour", action="store_true", help="each run also beside a process that keeps one core busy")
+    ap.add_argument("--kv", choices=("f16", "q8_0"), default="f16", help="format of the KV cache of both")
+    ap.add_argument("--kern", help="our set of kernels; the peer has to be built to match")
     ap.add_argument("--json")
+    ap.add_argument("--plot", metavar="FILE.svg")
     args = ap.parse_args()
-    work = ["--model", args.model, "--threads", str(args.threads)]
+    work = ["--model", args.model, "--threads", str(args.threads), "--kv", args.kv]
+    if args.kern:
+        os.environ["LLM_KERN"] = args.kern
     sizes = ["--prefill", args.prefill, "--decode", args.decode, "--context", args.context]
     peer_cmd = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "llamacpp.py")] + work
     ours_cmd = [args.llm, "bench"] + work + ["--json"]
@@ -119,13 +126,14 @@ def main():
     print(f"{'':19} {'llm':>29} {'llama.cpp':>32} {'ratio of':>12}")
     head = f"{'min':>9} {'median':>9} {'max':>9}"
     print(f"{'':19} {head} {'':2} {head} {'medians':>12}   peer's flags")
-    worst = None
+    worst, rows = None, []
     for (kind, n), sides in got.items():
         ours = sides["ours"]
         for who in peers:
             theirs = sides[who]
             ratio = statistics.median(ours) / statistics.median(theirs)
             worst = ratio if worst is None else min(worst, ratio)
+            rows.append((f"{kind} {n} ({who})", ratio))
             print(f"{kind:10}{n:>9} {row(ours)} {'':2} {row(theirs)} {ratio:12.2f}   {who}")
     for (kind, n), sides in got.items():
         if kind.endswith(" +1"):
@@ -135,6 +143,9 @@ def main():
     print(f"\nload of the machine before the run: {load:.2f}" + ("  (busy: do not trust these numbers)" if load > 0.5 else ""))
     print(f"machine: {cpu_name()}, {platform.system()} {platform.release()}\npeer: llama-cpp-python {version}, {system}")
     print(f"smallest ratio: {worst:.2f}")
+    if args.plot:
+        chart.ratios(args.plot, f"{os.path.basename(args.model)}, {args.threads} threads", "tokens a second beside llama.cpp",
+                     rows)
     if args.json:
         with open(args.json, "w", encoding="ascii") as f:
             json.dump({"date": datetime.date.today().isoformat(), "model": os.path.basename(args.model),

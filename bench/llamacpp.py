@@ -45,6 +45,7 @@ def main():
     ap.add_argument("--context", default="0", help="contexts to decode after, in tokens")
     ap.add_argument("--reps", type=int, default=1)
     ap.add_argument("--flash", choices=FLASH, default="auto")
+    ap.add_argument("--kv", choices=("f16", "q8_0"), default="f16")
     ap.add_argument("--no-repack", action="store_true")
     args = ap.parse_args()
     prefill = [int(x) for x in args.prefill.split(",") if x]
@@ -65,6 +66,7 @@ def main():
     cp.n_batch = longest
     cp.n_threads = cp.n_threads_batch = args.threads
     cp.flash_attn_type = FLASH[args.flash]
+    cp.type_k = cp.type_v = {"f16": lc.GGML_TYPE_F16, "q8_0": lc.GGML_TYPE_Q8_0}[args.kv]
     cp.no_perf = True
     ctx = lc.llama_init_from_model(model, cp)
     if not ctx:

@@ -26,6 +26,8 @@ import tempfile
 import time
 import urllib.parse
 
+import chart
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORDS = ("river stone window morning garden letter winter harbour music paper engine forest market candle bridge summer "
          "mountain teacher village silver button kitchen morning ocean picture station doctor butter ladder orange").split()
@@ -207,22 +209,6 @@ async def chat(server, args, seed):
 
 # ------------------------------------------------------------------------------------------------------------ reporting
 
-def svg(path, title, rows, names):
-    """A bar chart of the ratios, as text: SVG needs no library."""
-    height = 60 + 24 * len(rows)
-    top = max(r[1] for r in rows)
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="sans-serif" font-size="13">',
-           f'<rect width="760" height="{height}" fill="white"/><text x="12" y="24" font-size="15">{title}</text>',
-           f'<text x="12" y="42" fill="#666">{names[0]} beside {names[1]}: times better</text>']
-    for i, (label, ratio) in enumerate(rows):
-        y = 56 + 24 * i
-        width = max(1, 400 * ratio / top)
-        out.append(f'<text x="12" y="{y + 13}">{label}</text><rect x="260" y="{y}" width="{width:.0f}" height="17" '
-                   f'fill="{"#2a7" if ratio >= 1 else "#c54"}"/><text x="{266 + width:.0f}" y="{y + 13}">{ratio:.2f}</text>')
-    with open(path, "w", encoding="utf-8") as f:
-        f.write("\n".join(out) + "\n</svg>\n")
-
-
 def report(args, servers, results):
     print(f"{os.path.basename(args.model)}, {args.threads} threads, {args.rounds} rounds of each in turn, "
           f"prompts of {args.prompt_words} words, {args.max_tokens} tokens each\n")
@@ -238,7 +224,8 @@ def report(args, servers, results):
         cells = "   ".join(f"{min(v):9.1f} {statistics.median(v):9.1f} {max(v):9.1f}" for v in (a, b))
         print(f"{work + ': ' + what:30} {cells}   {ratio:9.2f}")
     if args.plot:
-        svg(args.plot, f"{os.path.basename(args.model)}, {args.threads} threads", rows, [s.name for s in servers])
+        chart.ratios(args.plot, f"{os.path.basename(args.model)}, {args.threads} threads",
+                     f"{servers[0].name} beside {servers[1].name}: times better", rows)
     if args.json:
         with open(args.json, "w", encoding="ascii") as f:
             json.dump({"date": datetime.date.today().isoformat(), "model": os.path.basename(args.model),

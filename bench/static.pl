@@ -19,9 +19,21 @@ BEGIN { chdir "$FindBin::Bin/.." or die }
 use LLM::HTTP;
 use LLM::Nginx;
 
-my %o = (streams => 8, seconds => 10, rounds => 3, workers => 2, pause => 0.005);
-GetOptions(\%o, qw(model=s streams=i seconds=i rounds=i workers=i pause=f json=s threads=i))
-    or die "usage: static.pl --model FILE [--streams N] [--seconds N] [--rounds N] [--workers N] [--json FILE]\n";
+my $usage = <<'END';
+Usage: ./bench/run --static [OPTION...]
+
+  --streams N      streams that are kept going (8)
+  --prompt-words N words in each prompt (8)
+  --threads N      compute threads (what `threads auto` gives)
+  --workers N      worker processes (2)
+  --seconds N      of each phase (10)
+  --rounds N       phases of each kind (3)
+  --pause S        seconds between two requests of the file (0.005)
+  --json FILE      also writes the numbers there
+END
+my %o = (streams => 8, seconds => 10, rounds => 3, workers => 2, pause => 0.005, 'prompt-words' => 8);
+GetOptions(\%o, qw(help model=s streams=i prompt-words=i seconds=i rounds=i workers=i pause=f json=s threads=i)) or die $usage;
+print($usage), exit 0 if $o{help};
 die "--model FILE is needed\n" unless $o{model};
 
 my $n = LLM::Nginx->new(workers => $o{workers}, level => 'notice');
@@ -94,6 +106,13 @@ sub probe {
     return @got;
 }
 
+# The i-th prompt: no two share a beginning.
+sub prompt {
+    my $i = shift;
+    my @words = qw(once upon a time there was river that nobody had seen before night fell over old town);
+    return join ' ', "Story number $i:", map { $words[ $_ * ($i + 7) % @words ] } 1 .. $o{'prompt-words'};
+}
+
 # A process that keeps the streams going until TERM, then writes how many events it saw.
 sub streams {
     pipe my $read, my $write or die "pipe: $!\n";
@@ -105,7 +124,7 @@ sub streams {
     while (!$stop) {
         while (@open < $o{streams}) {
             push @open, $http->send(POST => '/generate_stream', json =>
-                { inputs => "Story number @{[++$i]}: once upon a time", parameters => { max_new_tokens => 400 } });
+                { inputs => prompt(++$i), parameters => { max_new_tokens => 400 } });
         }
         my $set = IO::Select->new(map { $_->{sock} } @open);
         $set->can_read(0.2);

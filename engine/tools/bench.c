@@ -259,7 +259,8 @@ run_all(bench_t *b, llm_err_t *err)
     const llm_model_info_t *info = llm_model_info(b->s.model);
     uint32_t threads = llm_engine_conf(b->s.engine)->n_threads;
     double ns;
-    llm_code_t rc = measure(b, (work_t) { 1, c->n_prefill > 0 ? 32 : 1, 4, false }, &ns, err);  /* warm-up */
+    work_t warm_up = { 1, c->n_prefill > 0 ? 32 : 1, 4, false };
+    llm_code_t rc = measure(b, warm_up, &ns, err);
     if (rc != LLM_OK) {
         return rc;
     }

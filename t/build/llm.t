@@ -195,6 +195,11 @@ subtest 'bench' => sub {
     ($status, $out) = llm(['bench', '--model', "$GGUF/llama-F32.gguf", '-p', '', '-n', '4', '-s', '3', '-t', '1']);
     like($out, qr/^decode +4 +[\d.]+ +[\d.]+ +[\d.]+$/m, 'a table');
     unlike($out, qr/^prefill/m, 'without what was left out');
+    ($status, $out) = llm(['bench', "$GGUF/llama-F32.gguf", '-p', '', '-n', '4', '-c', '0,9', '-r', '1', '-t', '1', '--json']);
+    $got = eval { JSON::PP->new->utf8->decode($out) } || {};
+    is_deeply([map { scalar @{ $got->{decode}{$_} || [] } } '4', '4@9'], [1, 1], 'from an empty context and behind another');
+    ($status, $out, $err) = llm(['bench', "$GGUF/llama-F32.gguf", '-c', '9', '-s', '2']);
+    like($err, qr/--context 9 measures one stream, not 2/, 'a context is for one stream');
 };
 
 # the text of the fixture's case; its expected log-probabilities give the perplexity of one window
