@@ -5,9 +5,13 @@
  * chunks of tiles are claimed by threads. A chunk computes its rows for all tokens of the step,
  * then adds the bias of its rows.
  */
+#define _GNU_SOURCE     /* madvise */
 #include "forward_impl.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE ((size_t) 2 << 20)
 
 typedef struct {
     const llm_fwd_t *f;
@@ -151,6 +155,12 @@ llm_fwd_alloc(size_t n, size_t size)
     if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX - 63) {
         return NULL;
     }
+    /* rows of a step lie kilobytes apart: with small pages each would need an entry of its own */
+    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
     bytes = (bytes + 63) & ~(size_t) 63;
-    return aligned_alloc(64, bytes ? bytes : 64);
+    void *p = aligned_alloc(align, bytes ? bytes : 64);
+    if (p != NULL && align == HUGE_PAGE) {
+        (void) madvise(p, bytes, MADV_HUGEPAGE);
+    }
+    return p;
 }
