@@ -9,6 +9,11 @@
 
 #include <stdlib.h>
 
+/* scores: below, waking the other threads takes longer */
+#define MIN_SHARED_WORK 4096
+/* items of the longest one's length for each thread: with fewer, threads would wait for the last */
+#define MIN_ITEMS       8
+
 /* Queries pos0 .. pos0+n_q-1 of one sequence (rows of the step) and one kv head. */
 struct llm_attn_item {
     uint32_t row, pos0, n_q, kv_head;
@@ -25,6 +30,10 @@ typedef struct {
     uint32_t   layer;
     bool       cross;
     size_t     ld_q;
+    uint32_t   n_items, n_parts;    /* items, and key spans of all of them */
+    uint32_t   max_spans;           /* of one item */
+    uint64_t   work;                /* scores to compute */
+    bool       single;              /* every item has one query */
 } attn_ctx_t;
 
 static size_t
@@ -33,18 +42,38 @@ span_floats(const llm_fwd_t *f, uint32_t n_q)
     return (size_t) n_q * (f->s->n_heads / f->s->n_kv_heads) * llm_attn_part_floats(f->s->head_dim);
 }
 
-/* One key span of one item into part[n_q * group records]. */
+/* A key span of an item: keys from (item->span0 + i) * LLM_ATTN_SPAN. */
+typedef struct {
+    const item_t *item;         /* NULL: none */
+    uint32_t      i;
+} span_t;
+
+/* The pages that a span begins with. */
 static void
-run_span(const attn_ctx_t *c, const item_t *it, uint32_t span, float *part, uint32_t i_thread)
+name_next(const attn_ctx_t *c, span_t span, llm_attn_t *a)
 {
+    const item_t *it = span.item;
+    uint32_t n_pages = (it->n_keys + LLM_KV_PAGE - 1) / LLM_KV_PAGE,
+             page = (it->span0 + span.i) * (LLM_ATTN_SPAN / LLM_KV_PAGE);
+
+    for (uint32_t i = 0; i < LLM_ATTN_AHEAD && page + i < n_pages; i++) {
+        a->next[i] = llm_fwd_block(&c->f->pages, it->table[page + i], c->layer, it->kv_head);
+    }
+}
+
+/* One key span into part[n_q * group records]; next: what this thread probably runs then. */
+static void
+run_span(const attn_ctx_t *c, span_t span, span_t next, float *part, uint32_t i_thread)
+{
+    const item_t *it = span.item;
     llm_fwd_t *f = c->f;
     const llm_stack_t *s = f->s;
     uint32_t group = s->n_heads / s->n_kv_heads, head0 = it->kv_head * group;
-    uint32_t key0 = span * LLM_ATTN_SPAN, key1 = key0 + LLM_ATTN_SPAN;
+    uint32_t key0 = (it->span0 + span.i) * LLM_ATTN_SPAN, key1 = key0 + LLM_ATTN_SPAN;
 
     llm_attn_t a = {
-        .pages = f->pages.base, .page_bytes = f->pages.page_bytes,
-        .head_off = c->layer * f->pages.layer_bytes + it->kv_head * f->pages.head_bytes,
+        .pages = llm_fwd_block(&f->pages, 0, c->layer, it->kv_head),
+        .page_bytes = f->pages.page_bytes,
         .table = it->table, .type = f->kv_type, .head_dim = s->head_dim, .group = group,
         .q = f->qkv + it->row * c->ld_q + (size_t) head0 * s->head_dim, .ldq = c->ld_q,
         .n_q = it->n_q, .pos0 = it->pos0, .scale = s->attn_scale, .softcap = s->score_cap,
@@ -60,6 +89,9 @@ run_span(const attn_ctx_t *c, const item_t *it, uint32_t span, float *part, uint
         a.ld_rel = f->rel_n;
         a.rel_n = f->rel_n;
         a.rel_zero = f->rel_zero;
+    }
+    if (next.item != NULL) {
+        name_next(c, next, &a);
     }
     f->k->attn(&a);
 }
@@ -88,13 +120,29 @@ item_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
 {
     attn_ctx_t *c = ctx;
     llm_fwd_t *f = c->f;
-    const item_t *it = &f->items[i_chunk];
+    uint32_t i_next = i_chunk + llm_pool_size(f->pool);
+    const item_t *it = &f->items[i_chunk], *next = i_next < c->n_items ? &f->items[i_next] : NULL;
     float *part = f->attn_part + i_thread * f->attn_part_ld;
 
     for (uint32_t i = 0; i < it->n_spans; i++) {
-        run_span(c, it, it->span0 + i, part + i * span_floats(f, it->n_q), i_thread);
+        span_t span = { it, i }, then = { it, i + 1 };
+        run_span(c, span, i + 1 < it->n_spans ? then : (span_t) { next, 0 },
+                 part + i * span_floats(f, it->n_q), i_thread);
     }
     merge(f, it, part);
+}
+
+static span_t
+span_of_part(const attn_ctx_t *c, uint32_t part)
+{
+    const item_t *it = c->f->items;
+    if (part >= c->n_parts) {
+        return (span_t) { NULL, 0 };
+    }
+    while (part >= it->first_part + it->n_spans) {
+        it++;
+    }
+    return (span_t) { it, part - it->first_part };
 }
 
 /* Split mode: chunk = one span of one item (all items have n_q == 1). */
@@ -102,28 +150,19 @@ static void
 span_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
 {
     attn_ctx_t *c = ctx;
-    const item_t *it = c->f->items;
-    while (i_chunk >= it->first_part + it->n_spans) {
-        it++;
-    }
-    run_span(c, it, it->span0 + i_chunk - it->first_part,
+    run_span(c, span_of_part(c, i_chunk), span_of_part(c, i_chunk + llm_pool_size(c->f->pool)),
              c->f->split_part + i_chunk * span_floats(c->f, 1), i_thread);
 }
 
-/*
- * Cuts the rows of the step into items; returns how many. *n_parts: key spans of all; *work: scores
- * to compute.
- */
-static uint32_t
-make_items(const attn_ctx_t *c, uint32_t *n_parts, uint64_t *work, bool *single)
+/* Cuts the rows of the step into items. */
+static void
+make_items(attn_ctx_t *c)
 {
     llm_fwd_t *f = c->f;
     const llm_stack_t *s = f->s;
-    uint32_t window = c->cross ? 0 : s->layers[c->layer].window, n_items = 0;
+    uint32_t window = c->cross ? 0 : s->layers[c->layer].window;
 
-    *n_parts = 0;
-    *work = 0;
-    *single = true;
+    c->single = true;
     for (uint32_t i = 0; i < f->n_spans; i++) {
         const llm_fwd_span_t *sp = &f->spans[i];
         for (uint32_t q0 = 0; q0 < sp->n; q0 += LLM_ATTN_MAX_Q) {
@@ -131,48 +170,47 @@ make_items(const attn_ctx_t *c, uint32_t *n_parts, uint64_t *work, bool *single)
                      pos0 = sp->pos0 + q0;
             uint32_t n_keys = c->cross ? sp->n_cross : s->causal ? pos0 + n_q : sp->pos0 + sp->n;
             uint32_t first = window != 0 && pos0 + 1 > window ? pos0 + 1 - window : 0,
-                     span0 = first / LLM_ATTN_SPAN;
+                     span0 = first / LLM_ATTN_SPAN,
+                     n_spans = (n_keys + LLM_ATTN_SPAN - 1) / LLM_ATTN_SPAN - span0;
             for (uint32_t h = 0; h < s->n_kv_heads; h++) {
-                f->items[n_items++] = (item_t) {
+                f->items[c->n_items++] = (item_t) {
                     .row = sp->row0 + q0,
                     .pos0 = pos0,
                     .n_q = n_q,
                     .kv_head = h,
                     .n_keys = n_keys,
                     .span0 = span0,
-                    .n_spans = (n_keys + LLM_ATTN_SPAN - 1) / LLM_ATTN_SPAN - span0,
-                    .first_part = *n_parts,
+                    .n_spans = n_spans,
+                    .first_part = c->n_parts,
                     .table = c->cross ? sp->cross : sp->table,
                 };
-                *n_parts += f->items[n_items - 1].n_spans;
+                c->n_parts += n_spans;
             }
-            *single = *single && n_q == 1;
-            *work += (uint64_t) n_q * (n_keys - first) * s->n_heads;
+            c->single = c->single && n_q == 1;
+            c->max_spans = n_spans > c->max_spans ? n_spans : c->max_spans;
+            c->work += (uint64_t) n_q * (n_keys - first) * s->n_heads;
         }
     }
-    return n_items;
 }
 
 void
 llm_fwd_attention(llm_fwd_t *f, uint32_t layer, bool cross, size_t ld_q)
 {
     attn_ctx_t c = { .f = f, .layer = layer, .cross = cross, .ld_q = ld_q };
-    uint32_t n_parts, threads = llm_pool_size(f->pool);
-    uint64_t work;
-    bool single;
-    uint32_t n_items = make_items(&c, &n_parts, &work, &single);
+    uint32_t threads = llm_pool_size(f->pool);
 
-    if (work < 4096 || threads == 1) {
-        for (uint32_t i = 0; i < n_items; i++) {
+    make_items(&c);
+    if (c.work < MIN_SHARED_WORK || threads == 1) {
+        for (uint32_t i = 0; i < c.n_items; i++) {
             item_chunk(&c, i, 0);
         }
-    } else if (single && n_items < 4 * threads && n_parts > n_items && n_parts <= f->max_split) {
-        llm_pool_run(f->pool, span_chunk, &c, n_parts);
-        for (uint32_t i = 0; i < n_items; i++) {
+    } else if (c.single && c.max_spans > 1 && c.n_parts < MIN_ITEMS * threads * c.max_spans) {
+        llm_pool_run(f->pool, span_chunk, &c, c.n_parts);
+        for (uint32_t i = 0; i < c.n_items; i++) {
             merge(f, &f->items[i], f->split_part + f->items[i].first_part * span_floats(f, 1));
         }
     } else {
-        llm_pool_run(f->pool, item_chunk, &c, n_items);
+        llm_pool_run(f->pool, item_chunk, &c, c.n_items);
     }
 }
 
@@ -190,13 +228,13 @@ llm_fwd_attention_init(llm_fwd_t *f, llm_err_t *err)
 
     f->attn_part_ld = (size_t) max_spans * LLM_ATTN_MAX_Q * group * part_floats;
     f->attn_scratch_ld = (llm_attn_scratch_floats(head_dim, group) + 15) & ~(size_t) 15;
-    f->max_split = 4 * threads * max_spans;
 
     f->attn_part = llm_fwd_alloc(threads, f->attn_part_ld * sizeof(float));
     f->attn_scratch = llm_fwd_alloc(threads, f->attn_scratch_ld * sizeof(float));
     /* every sequence of a step may have one token */
     f->items = llm_fwd_alloc((size_t) f->max_tokens * kv_heads, sizeof(item_t));
-    f->split_part = llm_fwd_alloc(f->max_split, group * part_floats * sizeof(float));
+    f->split_part = llm_fwd_alloc((size_t) MIN_ITEMS * threads * max_spans,
+                                  group * part_floats * sizeof(float));
     if (f->attn_part == NULL || f->attn_scratch == NULL || f->items == NULL
         || f->split_part == NULL) {
         return llm_fail(err, LLM_E_NOMEM,

@@ -99,11 +99,9 @@ static void
 store_kv(const llm_fwd_t *f, const llm_fwd_pages_t *pages, uint32_t layer, const llm_stack_t *s,
          const uint32_t *table, uint32_t pos, const float *k, const float *v)
 {
-    uint8_t *at = pages->base + table[pos / LLM_KV_PAGE] * pages->page_bytes
-                  + layer * pages->layer_bytes;
     for (uint32_t h = 0; h < s->n_kv_heads; h++) {
-        f->k->kv_store(at + h * pages->head_bytes, f->kv_type, s->head_dim, pos % LLM_KV_PAGE,
-                       k + h * s->head_dim, v + h * s->head_dim);
+        f->k->kv_store(llm_fwd_block(pages, table[pos / LLM_KV_PAGE], layer, h), f->kv_type,
+                       s->head_dim, pos % LLM_KV_PAGE, k + h * s->head_dim, v + h * s->head_dim);
     }
 }
 

@@ -21,6 +21,13 @@ typedef struct {
     size_t   page_bytes, layer_bytes, head_bytes;
 } llm_fwd_pages_t;
 
+/* The K block of a (layer, kv head) in a page; V behind it (kern.h). */
+static inline uint8_t *
+llm_fwd_block(const llm_fwd_pages_t *p, uint32_t page, uint32_t layer, uint32_t head)
+{
+    return p->base + page * p->page_bytes + layer * p->layer_bytes + head * p->head_bytes;
+}
+
 struct llm_fwd {
     const llm_model_t *m;
     const llm_kern_t  *k;
@@ -72,7 +79,6 @@ struct llm_fwd {
     struct llm_attn_item *items;    /* [max items of a step] */
     /* partials when key spans of few items are spread over threads */
     float   *split_part;
-    uint32_t max_split;
 
     float   *router;                /* experts: [max_tokens][n_experts] */
     float   *exp_x, *exp_y;         /* rows gathered for one expert */

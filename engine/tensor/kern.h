@@ -54,6 +54,9 @@ typedef enum { LLM_ACT_RELU, LLM_ACT_SILU, LLM_ACT_GELU, LLM_ACT_GELU_TANH } llm
  */
 size_t llm_kv_head_bytes(llm_kv_type_t type, uint32_t head_dim);
 
+/* Pages that attention asks for before it reads them. */
+#define LLM_ATTN_AHEAD 2
+
 /*
  * Attention of n_q consecutive tokens of one sequence, for the query heads that share one kv head,
  * over the keys [key0, key1) that each query may see. The result is partial: for each (query, head)
@@ -63,9 +66,8 @@ size_t llm_kv_head_bytes(llm_kv_type_t type, uint32_t head_dim);
  * softcap * tanh(s / softcap) when softcap > 0.
  */
 typedef struct {
-    const uint8_t  *pages;      /* page p starts at pages + p * page_bytes */
+    const uint8_t  *pages;      /* the blocks of page p start at pages + p * page_bytes */
     size_t          page_bytes;
-    size_t          head_off;   /* of this (layer, kv head) inside a page */
     const uint32_t *table;      /* page numbers of the sequence: key j is in [j / LLM_KV_PAGE] */
     llm_kv_type_t   type;
     uint32_t        head_dim;   /* LLM_MIN_HEAD_DIM..512, a multiple of 2 */
@@ -84,6 +86,8 @@ typedef struct {
     size_t          ld_rel;
     uint32_t        rel_n, rel_zero;
     uint32_t        key0, key1; /* key0 is a multiple of LLM_KV_PAGE */
+    /* hint: K blocks that the thread probably reads after this call; NULL where unknown */
+    const uint8_t  *next[LLM_ATTN_AHEAD];
     /* out: [n_q][group] records of llm_attn_part_floats(head_dim) floats: m, l, pad, o[head_dim] */
     float          *part;
     float          *scratch;    /* llm_attn_scratch_floats(), 64-byte aligned, one a thread */

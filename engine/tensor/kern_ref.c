@@ -177,7 +177,7 @@ kv_value(const uint8_t *p, llm_kv_type_t type, size_t i)
 static double
 score(const llm_attn_t *a, const float *q, uint32_t g, uint32_t pos, uint32_t key)
 {
-    const uint8_t *kb = a->pages + a->table[key / LLM_KV_PAGE] * a->page_bytes + a->head_off;
+    const uint8_t *kb = a->pages + a->table[key / LLM_KV_PAGE] * a->page_bytes;
     double s = 0.0;
     for (uint32_t d = 0; d < a->head_dim; d++) {
         s += q[d] * kv_value(kb, a->type, (size_t) d * LLM_KV_PAGE + key % LLM_KV_PAGE);
@@ -216,7 +216,7 @@ llm_ref_attn(const llm_attn_t *a)
         }
         for (uint32_t key = lo; key < hi; key++) {
             const uint8_t *vb =
-                a->pages + a->table[key / LLM_KV_PAGE] * a->page_bytes + a->head_off + v_off;
+                a->pages + a->table[key / LLM_KV_PAGE] * a->page_bytes + v_off;
             double p = exp((double) a->scratch[key - a->key0] - (m > -INFINITY ? m : 0.0f));
             l += p;
             for (uint32_t d = 0; d < a->head_dim; d++) {

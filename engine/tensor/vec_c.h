@@ -16,6 +16,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 #define VL 4
+#define PREFETCH(p) __builtin_prefetch(p)
 typedef int32_t c_vi __attribute__((vector_size(16)));
 typedef uint32_t c_vu __attribute__((vector_size(16)));
 typedef float c_vf __attribute__((vector_size(16)));

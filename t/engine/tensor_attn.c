@@ -103,7 +103,7 @@ attn_of(const setup_t *s)
 {
     const case_t *c = &s->c;
     return (llm_attn_t) {
-        .pages = s->pages, .page_bytes = s->page_bytes, .head_off = s->head_off, .table = s->table, .type = s->type,
+        .pages = s->pages + s->head_off, .page_bytes = s->page_bytes, .table = s->table, .type = s->type,
         .head_dim = c->dim, .group = c->group, .q = s->q, .ldq = s->ldq, .n_q = c->n_q, .pos0 = c->pos0, .causal = c->causal,
         .window = c->window, .scale = 1.0f / sqrtf((float) c->dim), .softcap = c->softcap,
         .slopes = c->alibi ? s->slopes : NULL, .alibi_bf16 = c->alibi == 2, .rel = c->rel ? s->relb : NULL, .ld_rel = 50,
@@ -123,6 +123,7 @@ attend(const llm_kern_t *k, const llm_attn_t *whole, uint32_t span, float *out)
     for (uint32_t i = 0; i < n_parts; i++) {
         a.key0 = i * span;
         a.key1 = whole->key1 < a.key0 + span ? whole->key1 : a.key0 + span;
+        a.next[0] = i + 1 < n_parts ? a.pages + a.table[a.key1 / LLM_KV_PAGE] * a.page_bytes : NULL;
         a.part = parts + i * rows * stride;
         k->attn(&a);
     }
