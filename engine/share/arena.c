@@ -187,6 +187,11 @@ map(llm_arena_t *plan, const llm_model_t *m)
         a = mmap(NULL, plan->bytes, PROT_READ | PROT_WRITE,
                  MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     }
+    if (a != MAP_FAILED) {
+        /* a wish: shared memory gets huge pages where shmem_enabled says advise */
+        (void) madvise((uint8_t *) a + plan->kv_off, plan->places_off - plan->kv_off,
+                       MADV_HUGEPAGE);
+    }
     return a;
 }
 
