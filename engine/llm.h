@@ -199,7 +199,21 @@ typedef struct {
      * without, bit for bit; text that repeats itself or its prompt takes fewer steps.
      */
     uint32_t      speculate;
+    /*
+     * A second model that drafts where nothing can be copied, and how many tokens it may draft for
+     * a step, 1..16. The tokens of a job are the same with and without here too. Borrowed: the
+     * model must live as long as the engine. NULL: none. llm_draft_check says what is allowed.
+     */
+    const llm_model_t *draft;
+    uint32_t      n_draft;
 } llm_engine_conf_t;
+
+/*
+ * Whether draft can draft for m: both are decoders alone, and have the same vocabulary but for a
+ * few ids at its end. Sequences longer than the context of draft go on without it. Both may have
+ * been opened with check_only. Errors: UNSUPPORTED, with the reason.
+ */
+llm_code_t llm_draft_check(const llm_model_t *m, const llm_model_t *draft, llm_err_t *err);
 
 /*
  * Makes the shared arena (anonymous shared memory with the slots, KV pages and worker records) and
@@ -233,6 +247,9 @@ void llm_engine_drain(llm_engine_t *e);
  */
 void llm_engine_leave(llm_engine_t *e);
 
+/* Where drafts come from: an earlier place of the sequence, or the draft model. */
+enum { LLM_DRAFT_LOOKUP, LLM_DRAFT_MODEL, LLM_DRAFT_KINDS };
+
 typedef struct {
     uint32_t n_waiting, n_running, n_slots, n_workers;
     uint32_t n_used;                    /* slots that a new job cannot have just now */
@@ -240,7 +257,8 @@ typedef struct {
     uint64_t n_steps, n_prefill_tokens, n_cached_tokens, n_decode_tokens, n_preemptions,
         n_takeovers;
     uint64_t prefill_ns, decode_ns;     /* time of steps with and without prompt tokens */
-    uint64_t n_drafted, n_accepted;     /* tokens of speculation: checked, and of these kept */
+    /* drafts that were checked, and of these kept */
+    uint64_t n_drafted[LLM_DRAFT_KINDS], n_kept[LLM_DRAFT_KINDS];
     int32_t  leader_pid;                /* 0: none just now */
     uint64_t last_step_age_ms;          /* since the leader last showed a sign of life */
 } llm_stats_t;

@@ -30,10 +30,9 @@ forced(const llm_sched_t *s, const llm_slot_t *slot, uint32_t pos, int32_t id)
     return s->m->forced_eos_id >= 0 && i_new + 1 == slot->max_new ? s->m->forced_eos_id : id;
 }
 
-/* The token at pos, behind the sequence's own tokens. */
-static int32_t
-pick(llm_sched_t *s, const llm_seq_t *q, uint32_t pos, const float *logits, uint32_t i_thread,
-     llm_sample_out_t *out)
+int32_t
+llm_sched_pick(llm_sched_t *s, const llm_seq_t *q, uint32_t pos, const float *logits,
+               uint32_t i_thread, uint32_t n_top, llm_sample_out_t *out)
 {
     llm_slot_t *slot = q->slot;
     const int32_t *tokens = llm_slot_tokens(slot);
@@ -45,7 +44,7 @@ pick(llm_sched_t *s, const llm_seq_t *q, uint32_t pos, const float *logits, uint
         .n_tokens = pos,
         .n_prompt = slot->n_prompt,
         .n_valid = llm_tok_n_vocab(s->m->tok),
-        .n_top = slot->n_top,
+        .n_top = n_top,
         .top_raw = slot->top_raw,
         .top_cap = s->sh->top_stride,
     };
@@ -94,7 +93,7 @@ choose_row(void *ctx, uint32_t i_chunk, uint32_t i_thread)
         /* recomputed after a pause: the token is there; or nothing is to be generated */
         return;
     } else {
-        s->picked[row] = pick(s, q, pos, logits, i_thread, &out);
+        s->picked[row] = llm_sched_pick(s, q, pos, logits, i_thread, slot->n_top, &out);
     }
     llm_slot_logprob(s->sh, slot)[pos] = out.logprob;
     llm_slot_raw(s->sh, slot)[pos] = out.raw_logprob;

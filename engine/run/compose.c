@@ -142,10 +142,17 @@ make_room(llm_sched_t *s, uint32_t i, uint32_t n)
     }
 }
 
+static uint32_t
+least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 /*
  * Drafts for a sequence that waits for its next token only; they stand behind its tokens in the
  * record, where nobody sees them. They take no page of their own: what they compute is worth less
- * than what another sequence has in it.
+ * than what another sequence has in it. Where nothing can be copied the draft model is asked, later
+ * and for all at once.
  */
 static uint32_t
 draft(llm_sched_t *s, llm_seq_t *q, uint32_t max)
@@ -156,15 +163,20 @@ draft(llm_sched_t *s, llm_seq_t *q, uint32_t max)
 
     /* one token comes without a draft */
     uint32_t most = n_new < slot->max_new ? slot->max_new - n_new - 1 : 0;
-    most = most < room ? most : room;
-    most = most < max ? most : max;
+    most = least(least(most, room), max);
     if (n_new == 0 || most == 0) {
         return 0;
     }
-    uint32_t n = llm_spec_wanted(&q->spec, most);
+    uint32_t n = llm_spec_wanted(&q->spec, least(most, s->speculate));
     n = n > 0 ? llm_spec_lookup(tokens, q->n_tokens, n) : 0;
-    return llm_constrained(slot) ? llm_constrain_fits(s->constrain, slot, tokens + q->n_tokens, n)
-                                 : n;
+    if (n > 0 && llm_constrained(slot)) {
+        n = llm_constrain_fits(s->constrain, slot, tokens + q->n_tokens, n);
+    }
+    q->drafter = n > 0 ? LLM_DRAFT_LOOKUP : LLM_DRAFT_MODEL;
+    if (n == 0 && s->drafter != NULL) {
+        q->n_wanted = llm_drafter_wanted(s, q, most);
+    }
+    return n;
 }
 
 /* n tokens of the sequence, the last n_drafts of which are drafts. */
@@ -263,14 +275,13 @@ llm_sched_compose(llm_sched_t *s)
     uint32_t total = 0, encoded = 0;
     s->n_batch = 0;
     for (uint32_t i = 0; i < s->n_seqs; i++) {
-        s->seqs[i].n_step = s->seqs[i].n_drafts = 0;
+        s->seqs[i].n_step = s->seqs[i].n_drafts = s->seqs[i].n_wanted = 0;
         s->seqs[i].encode = false;
         catch_up(s, &s->seqs[i]);
     }
     uint32_t n_streams = count_streams(s), budget = prompt_budget(s, n_streams);
     /* the more streams fill the step, the more a row costs: they share the drafts */
     uint32_t n_each = n_streams > 0 ? LLM_SPEC_MAX / n_streams : 0;
-    n_each = n_each < s->speculate ? n_each : s->speculate;
     for (uint32_t i = 0; i < s->n_seqs; i++) {
         llm_seq_t *q = &s->seqs[i];
         if (llm_sched_encdec(s) && q->n_past < q->slot->n_prompt) {

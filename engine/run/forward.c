@@ -612,7 +612,8 @@ encoder_init(llm_fwd_t *f, llm_err_t *err)
 
 llm_code_t
 llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv,
-            llm_kv_type_t kv_type, uint32_t max_tokens, uint32_t n_ctx, llm_err_t *err)
+            size_t page_bytes, llm_kv_type_t kv_type, uint32_t max_tokens, uint32_t n_ctx,
+            llm_err_t *err)
 {
     const llm_stack_t *s = &m->dec, *e = &m->enc;
     size_t n = max_tokens;
@@ -627,6 +628,7 @@ llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv
     f->pool = pool;
     f->kv_type = kv_type;
     f->dec_pages = pages_of(s, kv_type, kv);
+    f->dec_pages.page_bytes = page_bytes;
     f->s = s;
     f->max_tokens = max_tokens;
     f->n_ctx = n_ctx;

@@ -31,15 +31,16 @@ typedef struct {
 typedef struct llm_fwd llm_fwd_t;
 
 /*
- * Scratch for steps of at most max_tokens tokens over contexts of at most n_ctx tokens. kv: first
- * page; page_bytes: llm_fwd_page_bytes. All memory is allocated here; steps allocate nothing.
- * Errors: NOMEM.
+ * Scratch for steps of at most max_tokens tokens over contexts of at most n_ctx tokens. kv: the
+ * model's part of the first page; page_bytes: from one page to the next, llm_fwd_page_bytes or
+ * more. All memory is allocated here; steps allocate nothing. Errors: NOMEM.
  */
 llm_code_t llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv,
-                       llm_kv_type_t kv_type, uint32_t max_tokens, uint32_t n_ctx, llm_err_t *err);
+                       size_t page_bytes, llm_kv_type_t kv_type, uint32_t max_tokens,
+                       uint32_t n_ctx, llm_err_t *err);
 void llm_fwd_free(llm_fwd_t *f);
 
-/* Bytes of one KV page of a model: all layers and kv heads, LLM_KV_PAGE tokens. */
+/* Bytes that a model needs of a KV page: all layers and kv heads, LLM_KV_PAGE tokens. */
 size_t llm_fwd_page_bytes(const llm_model_t *m, llm_kv_type_t type);
 
 /*

@@ -243,6 +243,7 @@ llm_kv_grow(llm_kv_t *kv, llm_slot_t *slot)
         return false;
     }
     kv->refs[p] = 1;
+    atomic_store_explicit(&kv->s->pages[p].drafted, 0, memory_order_relaxed);
     table_append(kv, slot, p);
     return true;
 }

@@ -306,9 +306,13 @@ take_all(llm_sched_t *s, llm_seq_t *q, uint64_t now)
         q->n_past++;
     }
     if (q->n_drafts > 0) {
-        llm_spec_learn(&q->spec, q->n_drafts, kept);
-        llm_sched_count(&s->stats->n_drafted, q->n_drafts);
-        llm_sched_count(&s->stats->n_accepted, kept);
+        if (q->drafter == LLM_DRAFT_MODEL) {
+            llm_odds_learn(&q->odds, q->n_drafts, kept);
+        } else {
+            llm_spec_learn(&q->spec, q->n_drafts, kept);
+        }
+        llm_sched_count(&s->stats->n_drafted[q->drafter], q->n_drafts);
+        llm_sched_count(&s->stats->n_kept[q->drafter], kept);
     }
 }
 
@@ -326,6 +330,9 @@ publish(llm_sched_t *s, uint64_t now)
         }
         if (q->broken) {
             q->n_past--;        /* it ends below; a new leader computes this again and ends it */
+        }
+        if (s->drafter != NULL) {
+            llm_drafter_settle(s, q);
         }
         atomic_store_explicit(&q->slot->progress, llm_progress(q->n_tokens, q->n_past),
                               memory_order_release);
@@ -367,8 +374,12 @@ llm_sched_step(llm_sched_t *s)
         return false;
     }
 
-    uint64_t t0 = llm_now_ns();
+    uint64_t t0 = llm_now_ns(), t_draft = 0;
     n_prefill += encode_all(s);
+    if (s->drafter != NULL) {
+        llm_drafter_run(s);
+        t_draft = llm_now_ns() - t0;
+    }
     if (s->n_batch > 0) {
         llm_fwd_run(s->fwd, s->batch, s->n_batch);
         llm_sched_choose(s);
@@ -379,10 +390,10 @@ llm_sched_step(llm_sched_t *s)
     if (n_prefill > 0) {
         llm_sched_count(&s->stats->n_prefill_tokens, n_prefill);
         llm_sched_count(&s->stats->prefill_ns, t1 - t0);
-        double each = (double) (t1 - t0) / n;
-        s->prefill_ns = s->prefill_ns > 0 ? 0.75 * s->prefill_ns + 0.25 * each : each;
+        llm_sched_smooth(&s->prefill_ns, (double) (t1 - t0 - t_draft) / n);
     } else {
         llm_sched_count(&s->stats->decode_ns, t1 - t0);
+        llm_sched_smooth(&s->decode_ns, (double) (t1 - t0 - t_draft));
     }
     publish(s, t1);
     finish_ended(s);
@@ -425,10 +436,11 @@ adopt_all(llm_sched_t *s)
 }
 
 llm_code_t
-llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_shared_t *shared,
-              llm_kv_type_t kv_type, uint32_t n_parallel, uint32_t speculate,
+llm_sched_new(llm_sched_t **out, const llm_model_t *m, const llm_model_t *draft,
+              llm_pool_t *pool, llm_shared_t *shared, const llm_engine_conf_t *conf,
               const llm_sched_host_t *host, llm_sched_stats_t *stats, llm_err_t *err)
 {
+    uint32_t n_parallel = conf->n_parallel;
     *out = NULL;
     llm_sched_t *s = calloc(1, sizeof(*s));
     if (s == NULL) {
@@ -440,7 +452,8 @@ llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_sha
     s->host = *host;
     s->stats = stats;
     s->n_parallel = n_parallel;
-    s->speculate = speculate;
+    s->speculate = conf->speculate;
+    s->n_draft = conf->n_draft;
     s->n_threads = llm_pool_size(pool);
 
     uint32_t max_tokens = LLM_SCHED_PIECE + n_parallel + LLM_SPEC_MAX;
@@ -468,7 +481,11 @@ llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool, llm_sha
         rc = llm_kv_new(&s->kv, shared, err);
     }
     if (rc == LLM_OK) {
-        rc = llm_fwd_new(&s->fwd, m, pool, shared->kv, kv_type, max_tokens, shared->n_ctx, err);
+        rc = llm_fwd_new(&s->fwd, m, pool, shared->kv, shared->page_bytes, conf->kv_type,
+                         max_tokens, shared->n_ctx, err);
+    }
+    if (rc == LLM_OK && draft != NULL) {
+        rc = llm_drafter_new(&s->drafter, s, draft, conf->kv_type, err);
     }
     if (rc != LLM_OK) {
         llm_sched_free(s);
@@ -496,5 +513,6 @@ llm_sched_free(llm_sched_t *s)
     llm_constrain_free(s->constrain);
     llm_kv_free(s->kv);
     llm_fwd_free(s->fwd);
+    llm_drafter_free(s->drafter);
     free(s);
 }

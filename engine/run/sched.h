@@ -27,19 +27,18 @@ typedef struct {
 /* Counters in the arena; written by the leader only. */
 typedef struct {
     _Atomic uint64_t n_steps, n_prefill_tokens, n_cached_tokens, n_decode_tokens, n_preemptions;
-    _Atomic uint64_t n_drafted, n_accepted;
+    _Atomic uint64_t n_drafted[LLM_DRAFT_KINDS], n_kept[LLM_DRAFT_KINDS];
     _Atomic uint64_t prefill_ns, decode_ns;
     _Atomic uint32_t n_waiting, n_running, pages_free, pages_cached;
 } llm_sched_stats_t;
 
 /*
- * n_parallel: most sequences in one step; speculate: as in llm_engine_conf_t. Errors: NOMEM.
+ * draft: a model that drafts, or NULL; conf: the engine's settings, read here only. Errors: NOMEM.
  * Thread: the leader, as all below.
  */
-llm_code_t llm_sched_new(llm_sched_t **out, const llm_model_t *m, llm_pool_t *pool,
-                         llm_shared_t *shared, llm_kv_type_t kv_type, uint32_t n_parallel,
-                         uint32_t speculate, const llm_sched_host_t *host,
-                         llm_sched_stats_t *stats, llm_err_t *err);
+llm_code_t llm_sched_new(llm_sched_t **out, const llm_model_t *m, const llm_model_t *draft,
+                         llm_pool_t *pool, llm_shared_t *shared, const llm_engine_conf_t *conf,
+                         const llm_sched_host_t *host, llm_sched_stats_t *stats, llm_err_t *err);
 void llm_sched_free(llm_sched_t *s);
 
 /* One step. False: there was nothing to do. No allocation. */

@@ -3,6 +3,7 @@
  *
  *   sched.c    sequences come and go; the step from composition to publication
  *   compose.c  which tokens make a step: prefixes that others have, pages, pieces of prompts
+ *   draft.c    drafts for the step that the draft model makes
  *   choose.c   the rows of a step: log-probabilities of prompts, new tokens, embeddings
  */
 #ifndef LLM_SCHED_IMPL_H
@@ -22,10 +23,16 @@ typedef struct {
     uint32_t    n_past, n_tokens;
     uint32_t    n_step;         /* tokens in this step ... */
     uint32_t    n_drafts;       /* ... the last ones of which are guesses */
-    llm_spec_t  spec;
+    uint32_t    drafter;        /* whose: LLM_DRAFT_* */
+    llm_spec_t  spec;           /* trust in copies, and in the draft model */
+    llm_odds_t  odds;
+    uint32_t    n_wanted;       /* drafts that the draft model is to make for this step */
+    /* tokens whose keys and values of the draft model are in the pages; its pages that say so */
+    uint32_t    n_draft_past, n_draft_pages;
     uint32_t    row0, n_rows;   /* its logits rows in this step */
     bool        no_share;       /* every position needs its own pass: none is from the cache */
     bool        encode;         /* this step runs the encoder over its prompt */
+    bool        undraftable;    /* has a token that the draft model lacks */
     bool        fresh;          /* without output yet: what it has from the cache is counted */
     bool        broken;         /* no token can follow: it ends with an error */
 } llm_seq_t;
@@ -37,6 +44,8 @@ typedef struct {
  * first n_prompt are computed at once by the encoder.
  */
 
+typedef struct llm_drafter llm_drafter_t;
+
 struct llm_sched {
     const llm_model_t *m;
     llm_pool_t        *pool;
@@ -45,7 +54,8 @@ struct llm_sched {
     llm_fwd_t         *fwd;
     llm_sched_host_t   host;
     llm_sched_stats_t *stats;
-    uint32_t           n_parallel, n_threads, speculate;
+    llm_drafter_t     *drafter;         /* NULL: no draft model */
+    uint32_t           n_parallel, n_threads, speculate, n_draft;
     llm_sampler_t    **samplers;        /* [n_threads] */
     llm_seq_t         *seqs;            /* [n_parallel] running, oldest first */
     uint32_t           n_seqs;
@@ -53,6 +63,7 @@ struct llm_sched {
     uint32_t          *who;             /* [n_parallel]: batch entry -> seqs index */
     uint32_t           n_batch;
     double             prefill_ns;      /* smoothed time of one prompt token; 0: not measured yet */
+    double             decode_ns;       /* and of a step without prompt tokens and drafting */
     const int32_t     *eos;             /* ids that end a generation */
     uint32_t           n_eos;
     llm_constrain_t   *constrain;
@@ -78,6 +89,13 @@ llm_sched_count(_Atomic uint64_t *c, uint64_t n)
     atomic_fetch_add_explicit(c, n, memory_order_relaxed);
 }
 
+/* A mean of times in which the last ones count most; 0: none yet. */
+static inline void
+llm_sched_smooth(double *mean, double value)
+{
+    *mean = *mean > 0 ? 0.75 * *mean + 0.25 * value : value;
+}
+
 /* -- sched.c */
 
 /* Takes sequence i out of the list. */
@@ -94,7 +112,38 @@ uint32_t llm_seq_capacity(const llm_sched_t *s, const llm_seq_t *q);
  */
 uint32_t llm_sched_compose(llm_sched_t *s);
 
+/* -- draft.c */
+
+/* s has everything but the drafter. Errors: NOMEM. */
+llm_code_t llm_drafter_new(llm_drafter_t **out, const llm_sched_t *s, const llm_model_t *draft,
+                           llm_kv_type_t kv_type, llm_err_t *err);
+void llm_drafter_free(llm_drafter_t *d);
+
+/*
+ * How many drafts, up to max, the draft model is to make for the sequence in this step; to be
+ * called once for each step.
+ */
+uint32_t llm_drafter_wanted(const llm_sched_t *s, llm_seq_t *q, uint32_t max);
+
+/*
+ * Makes the drafts that sequences of the step want (n_wanted) and adds them to the step. A sequence
+ * that the draft model has not followed gets none until it has caught up.
+ */
+void llm_drafter_run(llm_sched_t *s);
+
+/* The step has been taken: n_past of the sequence says what was kept of its drafts. */
+void llm_drafter_settle(llm_sched_t *s, llm_seq_t *q);
+
 /* -- choose.c */
+
+/*
+ * The token at pos, behind the sequence's own tokens and drafts up to there, as the sequence's
+ * settings, its constraint and the random numbers of the position choose it from logits of the
+ * model's vocabulary; -1: none. Fills *out; n_top: alternatives wanted. Thread: i_thread of the
+ * pool.
+ */
+int32_t llm_sched_pick(llm_sched_t *s, const llm_seq_t *q, uint32_t pos, const float *logits,
+                       uint32_t i_thread, uint32_t n_top, llm_sample_out_t *out);
 
 /*
  * Logits of all rows of the step, and what they give: log-probabilities of prompt tokens and new

@@ -129,6 +129,8 @@ typedef struct {
     int32_t          tokens[LLM_KV_PAGE];
     /* clock of the last use: order of eviction after a takeover */
     _Atomic uint64_t used;
+    /* the draft model's keys and values are there, too; when that is wrong, drafts are bad */
+    _Atomic uint32_t drafted;
 } llm_page_t;
 
 /*
@@ -152,7 +154,8 @@ typedef struct {
     size_t      slot_bytes;
     llm_page_t *pages;
     uint8_t    *kv;                     /* n_pages pages */
-    size_t      page_bytes;
+    /* of a page; the draft model's part begins at draft_off, behind the model's */
+    size_t      page_bytes, draft_off;
     /* random: nobody can construct a collision of prefix hashes */
     uint64_t    hash_key[2];
 

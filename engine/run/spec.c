@@ -1,9 +1,12 @@
 /*
- * spec.c - prompt lookup, and when it is worth its time (spec.h).
+ * spec.c - prompt lookup, and when drafts are worth their time (spec.h).
  *
- * A draft that fails costs the time of its row. So a sequence begins with few, gets twice as many
- * when all are kept and half when fewer than half are; and after one that was of no use it goes
- * without for a number of steps that doubles each time.
+ * Copies cost nothing to make. One that fails costs the time of its row. So a sequence begins with
+ * few, gets twice as many when all are kept and half when fewer than half are; and after one that
+ * was of no use it goes without for a number of steps that doubles each time.
+ *
+ * Drafts of a model cost time to make, known by measurement. With probability p that one is right
+ * where the one before it was, n of them give 1 + p + ... + p^n tokens for the time 1 + n cost.
  */
 #include "spec.h"
 
@@ -12,6 +15,9 @@
 #define MAX_LOOK   16384u       /* how far back */
 #define FIRST_WIDTH 3
 #define MAX_PAUSE  128
+#define FIRST_TRIED 2.0f        /* as if so many had been tried ... */
+#define FIRST_RIGHT 1.5f        /* ... and so many right */
+#define FORGET     0.9f         /* what is left of that at each step with drafts */
 
 /* Tokens before a and b that are equal, with tokens[a] and tokens[b], up to ENOUGH. */
 static uint32_t
@@ -48,6 +54,12 @@ llm_spec_lookup(int32_t *tokens, uint32_t n_tokens, uint32_t n)
     return n;
 }
 
+static uint16_t
+longer(uint16_t pause)
+{
+    return pause == 0 ? 1 : pause < MAX_PAUSE ? (uint16_t) (2 * pause) : MAX_PAUSE;
+}
+
 uint32_t
 llm_spec_wanted(llm_spec_t *s, uint32_t max)
 {
@@ -65,8 +77,7 @@ void
 llm_spec_learn(llm_spec_t *s, uint32_t n_drafts, uint32_t n_kept)
 {
     if (n_kept == 0) {
-        s->pause = s->pause == 0 ? 1 : s->pause < MAX_PAUSE ? 2 * s->pause : MAX_PAUSE;
-        s->rest = s->pause;
+        s->rest = s->pause = longer(s->pause);
         s->width = FIRST_WIDTH;
         return;
     }
@@ -77,4 +88,40 @@ llm_spec_learn(llm_spec_t *s, uint32_t n_drafts, uint32_t n_kept)
     } else if (2 * n_kept < n_drafts) {
         s->width = s->width > 2 ? s->width / 2 : 1;
     }
+}
+
+uint32_t
+llm_odds_wanted(llm_odds_t *o, uint32_t max, float cost)
+{
+    if (o->rest > 0) {
+        o->rest--;
+        return 0;
+    }
+    if (o->tried == 0) {
+        o->tried = FIRST_TRIED;
+        o->right = FIRST_RIGHT;
+    }
+    float p = o->right / o->tried, reach = 1, tokens = 1, best = 1;
+    uint32_t n = 0;
+    for (uint32_t i = 1; i <= max; i++) {
+        reach *= p;
+        tokens += reach;
+        if (tokens > best * (1 + (float) i * cost)) {
+            best = tokens / (1 + (float) i * cost);
+            n = i;
+        }
+    }
+    if (n > 0 || max == 0) {
+        o->pause /= 2;
+        return n;
+    }
+    o->rest = o->pause = longer(o->pause);
+    return 1;
+}
+
+void
+llm_odds_learn(llm_odds_t *o, uint32_t n_drafts, uint32_t n_kept)
+{
+    o->tried = FORGET * o->tried + (float) (n_kept < n_drafts ? n_kept + 1 : n_drafts);
+    o->right = FORGET * o->right + (float) n_kept;
 }

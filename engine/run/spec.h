@@ -1,9 +1,10 @@
 /*
- * spec.h - speculation without a second model: drafts copied from what the sequence has already.
+ * spec.h - speculation: drafts copied from what the sequence has already, and how many to try.
  *
- * Where the last tokens of a sequence occurred before, it may go on as it did then. The step that
- * computes the next token computes the drafts as well; as many of them as the sampler would have
- * chosen anyway are kept. So drafts change how many steps an output takes, never its tokens.
+ * Where the last tokens of a sequence occurred before, it may go on as it did then; elsewhere a
+ * second model may draft (draft.c). The step that computes the next token computes the drafts as
+ * well; as many of them as the sampler would have chosen anyway are kept. So drafts change how many
+ * steps an output takes, never its tokens.
  */
 #ifndef LLM_SPEC_H
 #define LLM_SPEC_H
@@ -19,7 +20,7 @@
  */
 uint32_t llm_spec_lookup(int32_t *tokens, uint32_t n_tokens, uint32_t n);
 
-/* How far a sequence is trusted. All zero: a new one. */
+/* How far copies are trusted for a sequence. All zero: a new one. */
 typedef struct {
     uint16_t width;             /* drafts to ask for */
     uint16_t rest, pause;       /* steps until the next draft; how many there were the last time */
@@ -29,5 +30,20 @@ typedef struct {
 uint32_t llm_spec_wanted(llm_spec_t *s, uint32_t max);
 /* Of n_drafts > 0, n_kept were kept. */
 void llm_spec_learn(llm_spec_t *s, uint32_t n_drafts, uint32_t n_kept);
+
+/* How often the drafts of a model are right for a sequence. All zero: a new one. */
+typedef struct {
+    float    tried, right;      /* of late; a draft behind a wrong one was not tried */
+    uint16_t rest, pause;       /* as above */
+} llm_odds_t;
+
+/*
+ * How many drafts, up to max, make the most tokens for their time; to be called once for each step.
+ * cost: time of making and checking a draft, that of a step without being 1. When none is worth it
+ * a single one is still tried, after pauses that grow.
+ */
+uint32_t llm_odds_wanted(llm_odds_t *o, uint32_t max, float cost);
+/* Of n_drafts > 0, n_kept were kept. */
+void llm_odds_learn(llm_odds_t *o, uint32_t n_drafts, uint32_t n_kept);
 
 #endif

@@ -71,6 +71,14 @@ table_pages(const llm_model_t *m, uint32_t n_ctx)
     return (n_ctx + LLM_KV_PAGE - 1) / LLM_KV_PAGE + (m->enc.n_layers > 0 ? 2 : 0);
 }
 
+/* Bytes of a page: the model's keys and values, then at *draft_off those of the draft model. */
+static size_t
+page_bytes(const llm_model_t *m, const llm_engine_conf_t *c, size_t *draft_off)
+{
+    *draft_off = llm_fwd_page_bytes(m, c->kv_type);
+    return *draft_off + (c->draft != NULL ? llm_fwd_page_bytes(c->draft, c->kv_type) : 0);
+}
+
 /* Replaces zeros by defaults and checks the rest. */
 static llm_code_t
 resolve(llm_engine_conf_t *c, const llm_model_t *m, llm_err_t *err)
@@ -99,7 +107,10 @@ resolve(llm_engine_conf_t *c, const llm_model_t *m, llm_err_t *err)
         || (rc = in_range("parallel", c->n_parallel, 1, MAX_PARALLEL, err)) != LLM_OK
         || (rc = in_range("threads", c->n_threads, 1, MAX_THREADS, err)) != LLM_OK
         || (rc = in_range("alternatives of a token", c->max_top, 1, MAX_TOP, err)) != LLM_OK
-        || (rc = in_range("drafts", c->speculate, 0, LLM_SPEC_MAX, err)) != LLM_OK)
+        || (rc = in_range("drafts", c->speculate, 0, LLM_SPEC_MAX, err)) != LLM_OK
+        || (c->draft != NULL
+            && ((rc = in_range("drafts of a model", c->n_draft, 1, LLM_SPEC_MAX, err)) != LLM_OK
+                || (rc = llm_draft_check(m, c->draft, err)) != LLM_OK)))
     {
         return rc;
     }
@@ -120,7 +131,8 @@ resolve(llm_engine_conf_t *c, const llm_model_t *m, llm_err_t *err)
                         c->n_ctx, MAX_CTX_ENCODER);
     }
 
-    uint64_t page = llm_fwd_page_bytes(m, c->kv_type);
+    size_t draft_off;
+    uint64_t page = page_bytes(m, c, &draft_off);
     uint64_t one = (uint64_t) table_pages(m, c->n_ctx) * page;
     if (c->kv_bytes == 0) {
         c->kv_bytes = 4 * one;
@@ -157,7 +169,7 @@ static void
 layout(llm_arena_t *a, const llm_model_t *m, uint32_t max_places)
 {
     const size_t page = 4096;
-    a->page_bytes = llm_fwd_page_bytes(m, a->conf.kv_type);
+    a->page_bytes = page_bytes(m, &a->conf, &a->draft_off);
     a->n_pages = (uint32_t) (a->conf.kv_bytes / a->page_bytes);
     a->n_table = table_pages(m, a->conf.n_ctx);
     a->top_stride = a->conf.max_top + LLM_TOP_EXTRA;
@@ -241,8 +253,10 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
         return rc;
     }
     *a = plan;
+    a->conf.draft = NULL;
     e->arena = a;
     e->model = m;
+    e->draft = plan.conf.draft;
     e->sh = (llm_shared_t) {
         .n_slots = a->conf.n_slots,
         .n_pages = a->n_pages,
@@ -255,6 +269,7 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
         .pages = (llm_page_t *) ((uint8_t *) a + a->pages_off),
         .kv = (uint8_t *) a + a->kv_off,
         .page_bytes = a->page_bytes,
+        .draft_off = a->draft_off,
         .hash_key = { a->hash_key[0], a->hash_key[1] },
         .n_places = a->n_places,
         .places = (llm_place_t *) ((uint8_t *) a + a->places_off),
@@ -347,12 +362,14 @@ llm_engine_stats(const llm_engine_t *e, llm_stats_t *out)
         .n_takeovers = a->n_takeovers,
         .prefill_ns = s->prefill_ns,
         .decode_ns = s->decode_ns,
-        .n_drafted = s->n_drafted,
-        .n_accepted = s->n_accepted,
         .leader_pid = a->leader_pid,
     };
     for (uint32_t i = 0; i < LLM_MAX_WORKERS; i++) {
         out->n_workers += a->workers[i].pid != 0;
+    }
+    for (uint32_t i = 0; i < LLM_DRAFT_KINDS; i++) {
+        out->n_drafted[i] = s->n_drafted[i];
+        out->n_kept[i] = s->n_kept[i];
     }
     for (uint32_t i = 0; i < e->sh.n_slots; i++) {
         out->n_used += atomic_load_explicit(&llm_slot(&e->sh, i)->state, memory_order_relaxed) != 0;

@@ -30,9 +30,9 @@ typedef struct {
 } llm_worker_t;
 
 typedef struct {
-    llm_engine_conf_t conf;
+    llm_engine_conf_t conf;             /* without the pointer to the draft model */
     uint32_t          n_pages, n_table, top_stride, n_embd;
-    size_t            slot_bytes, page_bytes, bytes;
+    size_t            slot_bytes, page_bytes, draft_off, bytes;
     size_t            slots_off, pages_off, kv_off, places_off, blocks_off;
     uint32_t          n_places;
     uint64_t          hash_key[2];
@@ -62,7 +62,7 @@ struct llm_constraint {
 struct llm_engine {
     llm_arena_t       *arena;
     llm_shared_t       sh;
-    const llm_model_t *model;
+    const llm_model_t *model, *draft;   /* draft: NULL when there is none */
     llm_gvocab_t      *gvocab;          /* made before the fork, only read afterwards */
     llm_constraints_t *constraints;     /* of this process */
     /* a thread that cannot be joined may still touch the arena */

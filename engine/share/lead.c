@@ -107,8 +107,8 @@ term(llm_engine_t *e)
 
     llm_code_t rc = llm_pool_new(&pool, a->conf.n_threads, true, NULL);
     if (rc == LLM_OK) {
-        rc = llm_sched_new(&sched, e->model, pool, &e->sh, a->conf.kv_type, a->conf.n_parallel,
-                           a->conf.speculate, &sched_host, &a->stats, NULL);
+        rc = llm_sched_new(&sched, e->model, e->draft, pool, &e->sh, &a->conf, &sched_host,
+                           &a->stats, NULL);
     }
     if (rc == LLM_OK) {
         atomic_store(&a->leader_pid, getpid());

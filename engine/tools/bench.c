@@ -24,6 +24,8 @@ static const char usage[] =
     "  -s, --streams N       decode N sequences at once and count the tokens of all (1)\n"
     "  -t, --threads N       compute threads (all cores)\n"
     "      --kv f16|f32      format of the KV cache (f16)\n"
+    "      --draft FILE      a smaller model of the same vocabulary that guesses tokens\n"
+    "      --draft-tokens N  most tokens that it guesses for a step (8)\n"
     "  -m, --model FILE      another way to name the file\n"
     "      --json            print one JSON object with every measurement instead of a table\n\n"
     "An empty LIST ('') leaves that kind out.\n\n"
@@ -33,7 +35,7 @@ static const char usage[] =
 #define SIZE_TEXT 24        /* of "1048576@1048576" */
 
 typedef struct {
-    const char       *model;
+    const char       *model, *draft;
     uint32_t         *prefill, n_prefill, *decode, n_decode, *context, n_context;
     uint32_t          reps, streams;
     bool              json;
@@ -67,7 +69,7 @@ static int
 parse_options(int argc, char **argv, bench_conf_t *c)
 {
     static const struct option options[] = {
-        TOOL_ENGINE_OPTIONS, { "prefill", required_argument, NULL, 'p' },
+        TOOL_ENGINE_OPTIONS, TOOL_DRAFT_OPTIONS, { "prefill", required_argument, NULL, 'p' },
         { "decode", required_argument, NULL, 'n' }, { "reps", required_argument, NULL, 'r' },
         { "streams", required_argument, NULL, 's' },
         { "context", required_argument, NULL, 'c' }, { "model", required_argument, NULL, 'm' },
@@ -99,6 +101,10 @@ parse_options(int argc, char **argv, bench_conf_t *c)
             break;
         case 'm':
             c->model = optarg;
+            break;
+        case TOOL_OPT_DRAFT:
+        case TOOL_OPT_DRAFT_TOKENS:
+            good = tool_draft_option(me, o, &c->draft, &c->engine);
             break;
         case 2:
             c->json = true;
@@ -308,7 +314,7 @@ tool_bench(int argc, char **argv)
 
         llm_err_t err;
         bench_t b = { .c = &c, .random = 1 };
-        llm_code_t rc = tool_session_open(&b.s, c.model, &c.engine, &err);
+        llm_code_t rc = tool_session_open(&b.s, c.model, c.draft, &c.engine, &err);
         if (rc == LLM_OK) {
             b.tokens = malloc(longest * sizeof(*b.tokens));
             b.jobs = calloc(c.streams, sizeof(*b.jobs));

@@ -138,6 +138,16 @@ tool_engine_option(const char *command, int option, llm_engine_conf_t *conf)
     }
 }
 
+bool
+tool_draft_option(const char *command, int option, const char **draft, llm_engine_conf_t *conf)
+{
+    if (option == TOOL_OPT_DRAFT) {
+        *draft = optarg;
+        return true;
+    }
+    return tool_u32(command, "--draft-tokens", optarg, 1, 16, &conf->n_draft);
+}
+
 llm_code_t
 tool_read_text(const char *path, char **out, size_t *len, llm_err_t *err)
 {
@@ -239,26 +249,41 @@ show_loading(void *ctx, size_t done, size_t total)
     }
 }
 
-llm_code_t
-tool_session_open(tool_session_t *s, const char *path, const llm_engine_conf_t *conf,
-                  llm_err_t *err)
+static llm_code_t
+load(llm_model_t **out, const char *path, llm_err_t *err)
 {
     int shown = -1;
-    llm_model_conf_t model = {
+    llm_model_conf_t conf = {
         .weights = path, .progress = show_loading, .progress_ctx = &shown,
     };
-    *s = (tool_session_t) { .wake_fd = -1 };
-    llm_code_t rc = llm_model_open(&s->model, &model, err);
+    llm_code_t rc = llm_model_open(out, &conf, err);
     tool_show(NULL);
+    return rc;
+}
+
+llm_code_t
+tool_session_open(tool_session_t *s, const char *path, const char *draft,
+                  const llm_engine_conf_t *conf, llm_err_t *err)
+{
+    *s = (tool_session_t) { .wake_fd = -1 };
+    llm_code_t rc = load(&s->model, path, err);
+    if (rc == LLM_OK && draft != NULL) {
+        rc = load(&s->draft, draft, err);
+    }
     if (rc == LLM_OK) {
         llm_engine_conf_t c = *conf;
+        size_t token_bytes = llm_model_kv_bytes(s->model, c.kv_type);
+        if (s->draft != NULL) {
+            token_bytes += llm_model_kv_bytes(s->draft, c.kv_type);
+            c.draft = s->draft;
+            c.n_draft = c.n_draft == 0 ? TOOL_DEFAULT_DRAFTS : c.n_draft;
+        }
         uint32_t trained = llm_model_info(s->model)->n_ctx_train;
         if (c.n_ctx == 0) {
             c.n_ctx = trained < TOOL_DEFAULT_CTX ? trained : TOOL_DEFAULT_CTX;
         }
         /* no more than these jobs can fill, with room for a page that is begun */
-        c.kv_bytes = (size_t) c.n_parallel * ((size_t) c.n_ctx + 64)
-                     * llm_model_kv_bytes(s->model, c.kv_type);
+        c.kv_bytes = (size_t) c.n_parallel * ((size_t) c.n_ctx + 64) * token_bytes;
         rc = llm_engine_new(&s->engine, s->model, &c, err);
     }
     if (rc == LLM_OK) {
@@ -268,6 +293,7 @@ tool_session_open(tool_session_t *s, const char *path, const llm_engine_conf_t *
         }
         llm_engine_free(s->engine);
     }
+    llm_model_close(s->draft);
     llm_model_close(s->model);
     *s = (tool_session_t) { .wake_fd = -1 };
     return rc;
@@ -280,6 +306,7 @@ tool_session_close(tool_session_t *s)
         llm_engine_leave(s->engine);
         llm_engine_free(s->engine);
     }
+    llm_model_close(s->draft);
     llm_model_close(s->model);
     *s = (tool_session_t) { .wake_fd = -1 };
 }

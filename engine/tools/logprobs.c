@@ -161,7 +161,7 @@ tool_logprobs(int argc, char **argv)
         llm_err_t err;
         tool_session_t s;
         c.engine.max_top = c.n_top;
-        llm_code_t rc = tool_session_open(&s, argv[optind], &c.engine, &err);
+        llm_code_t rc = tool_session_open(&s, argv[optind], NULL, &c.engine, &err);
         if (rc == LLM_OK) {
             rc = score(&s, &c, &err);
             tool_session_close(&s);

@@ -133,7 +133,7 @@ perplexity(perplexity_conf_t *c, llm_err_t *err)
     llm_tokens_t t = { 0 };
     score_t score = { 0 };
     uint32_t windows = 0;
-    llm_code_t rc = tool_session_open(&s, c->model, &c->engine, err);
+    llm_code_t rc = tool_session_open(&s, c->model, NULL, &c->engine, err);
     if (rc != LLM_OK) {
         return rc;
     }

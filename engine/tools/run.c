@@ -29,13 +29,15 @@ static const char usage[] =
     "      --kv f16|f32      format of the KV cache (f16)\n"
     "      --speculate N     try up to N tokens a step that came next before here: the same\n"
     "                        output, faster where it repeats the prompt or itself (0)\n"
+    "      --draft FILE      a smaller model of the same vocabulary: its guesses are tried, too\n"
+    "      --draft-tokens N  most tokens that it guesses for a step (8)\n"
     "  -s, --stats           afterwards print times on standard error\n\n"
     "Chat templates are the business of the nginx module; for a chat model without one, write its\n"
     "control tokens into the prompt and use --parse.\n\n"
     "Example: llm run model.gguf -p 'Once upon a time' -n 64 --temp 0.8 --seed 7\n";
 
 typedef struct {
-    const char       *prompt, *file;
+    const char       *prompt, *file, *draft;
     unsigned          tok_flags;
     uint32_t          max_new;
     bool              stats;
@@ -50,7 +52,7 @@ enum {
 };
 
 static const struct option options[] = {
-    TOOL_ENGINE_OPTIONS,
+    TOOL_ENGINE_OPTIONS, TOOL_DRAFT_OPTIONS,
     { "prompt", required_argument, NULL, 'p' },
     { "file", required_argument, NULL, 'f' },
     { "parse", no_argument, NULL, OPT_PARSE },
@@ -123,6 +125,10 @@ parse_options(int argc, char **argv, run_conf_t *c)
         case TOOL_OPT_KV:
             good = tool_engine_option(me, o, &c->engine);
             break;
+        case TOOL_OPT_DRAFT:
+        case TOOL_OPT_DRAFT_TOKENS:
+            good = tool_draft_option(me, o, &c->draft, &c->engine);
+            break;
         case OPT_SPECULATE:
             good = tool_u32(me, "--speculate", optarg, 0, 16, &c->engine.speculate);
             break;
@@ -167,9 +173,12 @@ print_stats(const llm_engine_t *e, const llm_job_view_t *v)
         fprintf(stderr, ", %.1f tokens/s", (v->n_new - 1) / decode);
     }
     llm_engine_stats(e, &st);
-    if (st.n_drafted > 0) {
-        fprintf(stderr, "; %llu of %llu drafts were right", (unsigned long long) st.n_accepted,
-                (unsigned long long) st.n_drafted);
+    for (int i = 0; i < LLM_DRAFT_KINDS; i++) {
+        if (st.n_drafted[i] > 0) {
+            fprintf(stderr, "; %llu of %llu %s drafts were right",
+                    (unsigned long long) st.n_kept[i], (unsigned long long) st.n_drafted[i],
+                    i == LLM_DRAFT_LOOKUP ? "copied" : "model's");
+        }
     }
     fprintf(stderr, "\n");
 }
@@ -276,7 +285,7 @@ tool_run(int argc, char **argv)
     size_t len = c.prompt != NULL ? strlen(c.prompt) : 0;
     llm_code_t rc = c.file != NULL ? tool_read_text(c.file, &text, &len, &err) : LLM_OK;
     if (rc == LLM_OK) {
-        rc = tool_session_open(&s, argv[optind], &c.engine, &err);
+        rc = tool_session_open(&s, argv[optind], c.draft, &c.engine, &err);
     }
     if (rc == LLM_OK) {
         rc = generate(&s, &c, text != NULL ? text : c.prompt, len, &err);

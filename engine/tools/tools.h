@@ -43,11 +43,20 @@ bool tool_kv_type(const char *command, const char *text, llm_kv_type_t *out);
  * found --threads or --kv. False after a message on stderr, also for an option that is none of
  * these.
  */
-#define TOOL_OPT_KV 100
+#define TOOL_OPT_KV 200
 #define TOOL_ENGINE_OPTIONS                                                                 \
     { "help", no_argument, NULL, 'h' }, { "threads", required_argument, NULL, 't' },        \
     { "kv", required_argument, NULL, TOOL_OPT_KV }
 bool tool_engine_option(const char *command, int option, llm_engine_conf_t *conf);
+
+/* The same for those that may have a draft model: --draft and --draft-tokens. */
+#define TOOL_OPT_DRAFT 201
+#define TOOL_OPT_DRAFT_TOKENS 202
+#define TOOL_DRAFT_OPTIONS                                                                  \
+    { "draft", required_argument, NULL, TOOL_OPT_DRAFT },                                   \
+    { "draft-tokens", required_argument, NULL, TOOL_OPT_DRAFT_TOKENS }
+bool tool_draft_option(const char *command, int option, const char **draft,
+                       llm_engine_conf_t *conf);
 
 /* The whole of stdin (path "-") or of a file, malloc'ed and NUL-terminated. */
 llm_code_t tool_read_text(const char *path, char **out, size_t *len, llm_err_t *err);
@@ -64,19 +73,21 @@ void tool_show_job(const llm_job_view_t *view);
 
 /* A model with an engine that this process leads. */
 typedef struct {
-    llm_model_t  *model;
+    llm_model_t  *model, *draft;
     llm_engine_t *engine;
     int           wake_fd;
 } tool_session_t;
 
 /*
  * Opens both; loading shows on stderr when that is a terminal. On failure nothing stays open.
+ * draft: file of a draft model or NULL; conf->n_draft == 0: it drafts TOOL_DEFAULT_DRAFTS tokens.
  * conf->n_ctx == 0: the context of the model, but at most TOOL_DEFAULT_CTX. The KV cache is made
  * for conf->n_parallel sequences of that length.
  */
 #define TOOL_DEFAULT_CTX 8192
-llm_code_t tool_session_open(tool_session_t *s, const char *path, const llm_engine_conf_t *conf,
-                             llm_err_t *err);
+#define TOOL_DEFAULT_DRAFTS 8
+llm_code_t tool_session_open(tool_session_t *s, const char *path, const char *draft,
+                             const llm_engine_conf_t *conf, llm_err_t *err);
 void tool_session_close(tool_session_t *s);
 /* Sleeps until a job has made progress, or a second has passed. */
 void tool_session_wait(const tool_session_t *s);

@@ -183,6 +183,16 @@ subtest 'run' => sub {
     my (undef, $two) = llm([@run, '-p', 'a', '--temp', '1.5', '--seed', '2']);
     is($one, $again, 'one seed, one text');
     isnt($one, $two, 'another seed, another text');
+    (undef, $out, $err) = llm([@run, '-p', $prompt, '--stats', '--draft', 't/fixtures/models/smollm2', '--draft-tokens', '4']);
+    is($out, Encode::encode('UTF-8', $bytes->{greedy}{text}) . "\n", 'the greedy text with a draft model');
+    like($err, qr/; \d+ of [1-9]\d* model's drafts were right$/m, 'which is counted');
+    for (["$GGUF/llama-F32.gguf", qr/must have the vocabulary of the model: its token 0 is "<unk>", not "<\|endoftext\|>"/],
+        ["$GGUF/t5-Q8_0.gguf", qr/the draft model must be decoder-only, "\S+" has an encoder/], ['none.gguf', qr/none\.gguf: No such file/])
+    {
+        ($status, $out, $err) = llm([@run, '-p', 'a', '--draft', $_->[0]]);
+        is($status, 1, "$_->[0] cannot draft");
+        like($err, $_->[1], 'says why');
+    }
 };
 
 subtest 'bench' => sub {
@@ -198,6 +208,8 @@ subtest 'bench' => sub {
     ($status, $out) = llm(['bench', "$GGUF/llama-F32.gguf", '-p', '', '-n', '4', '-c', '0,9', '-r', '1', '-t', '1', '--json']);
     $got = eval { JSON::PP->new->utf8->decode($out) } || {};
     is_deeply([map { scalar @{ $got->{decode}{$_} || [] } } '4', '4@9'], [1, 1], 'from an empty context and behind another');
+    ($status, $out, $err) = llm(['bench', "$GGUF/llama-F32.gguf", '--draft', "$GGUF/llama-Q4_0.gguf", '-p', '', '-n', '9', '-r', '1', '-t', '1']);
+    like($out, qr/^decode +9 /m, 'with a draft model');
     ($status, $out, $err) = llm(['bench', "$GGUF/llama-F32.gguf", '-c', '9', '-s', '2']);
     like($err, qr/--context 9 measures one stream, not 2/, 'a context is for one stream');
 };

@@ -39,8 +39,7 @@ lead(void)
     llm_err_t err = { 0 };
 
     llm_sched_free(sched);
-    if (llm_sched_new(&sched, rig.model, pool, &rig.engine->sh, rig.engine->arena->conf.kv_type, 8,
-                      0, &host, &stats, &err)
+    if (llm_sched_new(&sched, rig.model, NULL, pool, &rig.engine->sh, &rig.engine->arena->conf, &host, &stats, &err)
         != LLM_OK)
     {
         diag("%s", err.msg);
@@ -52,7 +51,7 @@ lead(void)
 static bool
 begin(const char *file)
 {
-    llm_engine_conf_t conf = { .n_ctx = N_CTX, .n_threads = 1 };
+    llm_engine_conf_t conf = { .n_ctx = N_CTX, .n_threads = 1, .n_parallel = 8 };
     bool good = rig_open(&rig, file, &conf) && llm_pool_new(&pool, 1, false, NULL) == LLM_OK
                 && lead();
     if (ok(good, "%s", file)) {

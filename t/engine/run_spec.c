@@ -1,5 +1,5 @@
 /*
- * run_spec.c - lookup of drafts against the obvious way, and how trust grows and shrinks.
+ * run_spec.c - lookup of drafts against the obvious way, how trust grows and shrinks, and what drafts of a model are worth.
  */
 #include "../../engine/run/spec.c"
 #include "tap.h"
@@ -82,10 +82,60 @@ test_trust(void)
     is_int(llm_spec_wanted(&s, LLM_SPEC_MAX), LLM_SPEC_MAX / 2, "and half of it when most were wrong");
 }
 
+/*
+ * Tokens for the time of a step without drafts, over many steps in which each draft is right with probability p where the one before it was;
+ * fixed > 0: always so many drafts, 0: as many as are wanted.
+ */
+static double
+speed(double p, float cost, uint32_t fixed)
+{
+    llm_odds_t o = { 0 };
+    double tokens = 0, time = 0;
+    srand(7);
+    for (int i = 0; i < 20000; i++) {
+        uint32_t n = fixed > 0 ? fixed : llm_odds_wanted(&o, LLM_SPEC_MAX, cost), kept = 0;
+        while (kept < n && rand() < p * RAND_MAX) {
+            kept++;
+        }
+        if (n > 0 && fixed == 0) {
+            llm_odds_learn(&o, n, kept);
+        }
+        tokens += 1 + kept;
+        time += 1 + n * (double) cost;
+    }
+    return tokens / time;
+}
+
+static void
+test_odds(void)
+{
+    static const double ps[] = { 0, 0.05, 0.3, 0.6, 0.8, 0.95, 1 };
+    static const float costs[] = { 0.02f, 0.1f, 0.3f, 0.6f, 1, 2 };
+    for (size_t i = 0; i < sizeof(ps) / sizeof(ps[0]); i++) {
+        int bad = 0;
+        for (size_t k = 0; k < sizeof(costs) / sizeof(costs[0]); k++) {
+            double best = 1, got = speed(ps[i], costs[k], 0);
+            for (uint32_t n = 1; n <= LLM_SPEC_MAX; n++) {
+                double v = speed(ps[i], costs[k], n);
+                best = v > best ? v : best;
+            }
+            if (got < 0.9 * best) {
+                diag("cost %g: %.3f tokens for the time of one, %.3f with the best number of drafts", (double) costs[k], got, best);
+                bad++;
+            }
+        }
+        ok(bad == 0, "drafts that are right %g of the time: within a tenth of the best fixed number, or of none", ps[i]);
+    }
+    llm_odds_t o = { 0 };
+    is_int(llm_odds_wanted(&o, 0, 0.1f), 0, "no more than there is room for");
+    is_int(llm_odds_wanted(&o, 1, 0.1f), 1, "or just as many");
+}
+
 int
 main(void)
 {
     test_lookup();
     test_trust();
+    test_odds();
     return done_testing();
 }
