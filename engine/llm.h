@@ -96,8 +96,8 @@ typedef struct {
  * Opens and checks a model. With check_only no weights are read and the result is good for
  * llm_model_info, llm_model_kv_bytes and the tokenizer. Otherwise weights are packed into private
  * anonymous memory, shared by forks as long as nobody writes to it. The file may be replaced (by
- * rename) afterwards. Errors: IO, FORMAT, UNSUPPORTED, NOMEM; *out is NULL then.   Single-threaded:
- * safe in a process that will fork.
+ * rename) afterwards. Errors: IO, FORMAT, UNSUPPORTED, NOMEM; *out is NULL then.   Threads that it
+ * starts have ended when it returns: safe in a process that will fork.
  */
 llm_code_t llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err);
 void llm_model_close(llm_model_t *m);

@@ -83,7 +83,8 @@ void llm_plan_free(llm_plan_t *plan);
 
 /*
  * Maps memory for the plan, reads and packs every item and sets the data pointers. On failure
- * m->weights is NULL again. Single-threaded. Errors: NOMEM, IO.
+ * m->weights is NULL again. Starts threads and ends them; conf->progress is called by the caller's.
+ * Errors: NOMEM, IO, FORMAT: the first one in the order of the plan.
  */
 llm_code_t llm_repack(llm_model_t *m, const llm_plan_t *plan, const llm_src_t *src,
                       const llm_model_conf_t *conf, llm_err_t *err);

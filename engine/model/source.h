@@ -51,7 +51,7 @@ typedef struct llm_src {
     /* false when absent. */
     bool (*tensor)(const struct llm_src *s, const char *name, llm_src_tensor_t *out);
     void (*tensor_at)(const struct llm_src *s, uint64_t i, llm_src_tensor_t *out);
-    /* Copies bytes from..from+n-1 of a tensor. Errors: IO. */
+    /* Copies bytes from..from+n-1 of a tensor. Errors: IO. Thread: any, concurrently too. */
     llm_code_t (*read)(const struct llm_src *s, const llm_src_tensor_t *t, size_t from, void *dst,
                        size_t n, llm_err_t *err);
 } llm_src_t;

@@ -11,6 +11,7 @@
 #include "model/hfquant.h"
 #include "tensor/format.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ struct llm_hf {
     entry_t       *entries;     /* sorted by name */
     size_t         n;
 
+    pthread_mutex_t lock;       /* of what follows */
     uint8_t       *buf;         /* a tensor in another form */
     size_t         buf_of;      /* its entry; n: none */
     bool           buf_transposed;
@@ -329,14 +331,16 @@ hf_read(const llm_src_t *s, const llm_src_tensor_t *t, size_t from, void *dst, s
         return llm_fail(err, LLM_E_FORMAT, "%s: tensor \"%.*s\": bytes %zu+%zu exceed its %zu",
                         h->dir, SHOWN, name_of(e), from, n, t->size);
     }
+    llm_code_t rc = LLM_OK;
+    pthread_mutex_lock(&h->lock);
     if (h->buf_of != t->index || h->buf_transposed != flip) {
-        llm_code_t rc = fill_buffer(h, t, flip, err);
-        if (rc != LLM_OK) {
-            return rc;
-        }
+        rc = fill_buffer(h, t, flip, err);
     }
-    memcpy(dst, h->buf + from, n);
-    return LLM_OK;
+    if (rc == LLM_OK) {
+        memcpy(dst, h->buf + from, n);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return rc;
 }
 
 /* --------------------------------------------------------------------- open */
@@ -395,6 +399,7 @@ llm_hf_open(llm_hf_t **out, const char *dir, llm_err_t *err)
         free(copy);
         return llm_fail(err, LLM_E_NOMEM, "%s: no memory", dir);
     }
+    pthread_mutex_init(&h->lock, NULL);
     h->dir = copy;
     llm_code_t rc = read_json(h, "config.json", false, &h->config, err);
     if (rc == LLM_OK) {
@@ -429,6 +434,7 @@ llm_hf_close(llm_hf_t *h)
     }
     free(h->entries);
     free(h->buf);
+    pthread_mutex_destroy(&h->lock);
     llm_ckpt_close(h->ckpt);
     json_decref(h->config);
     json_decref(h->generation);
