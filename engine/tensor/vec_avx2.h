@@ -62,7 +62,7 @@
 
 #define PREFETCH(p)         _mm_prefetch((const char *) (p), _MM_HINT_T0)
 #define PREFETCH_L2(p)      _mm_prefetch((const char *) (p), _MM_HINT_T1)
-#define PREFETCH_BYTES      2048
+#define PREFETCH_BYTES      8192
 
 /* floats */
 #define VF_ZERO()           _mm256_setzero_ps()

@@ -44,7 +44,7 @@
 #define DOT_16BIT           0
 #define PREFETCH(p)         _mm_prefetch((const char *) (p), _MM_HINT_T0)
 #define PREFETCH_L2(p)      _mm_prefetch((const char *) (p), _MM_HINT_T1)
-#define PREFETCH_BYTES      2048
+#define PREFETCH_BYTES      8192
 
 /* floats */
 #define VF_ZERO()           _mm512_setzero_ps()
