@@ -12,6 +12,7 @@
 #define STREAM_NS (60 * 1000000ull)     /* prompt time in a step while streams run */
 #define ALONE_NS  (250 * 1000000ull)    /* and while none does: bounds the wait for a cancel */
 #define MIN_PIECE 32                    /* smaller pieces waste the tiles of the matrix kernels */
+#define PIECE_STEP 8                    /* and odd numbers their register blocks */
 
 static uint32_t
 cross_pages(const llm_sched_t *s, const llm_seq_t *q)
@@ -245,9 +246,20 @@ prompt_budget(const llm_sched_t *s, uint32_t n_streams)
     uint32_t budget = LLM_SCHED_PIECE;
     uint64_t target_ns = n_streams > 0 ? STREAM_NS : ALONE_NS;
     if (s->prefill_ns > 0 && budget * s->prefill_ns > (double) target_ns) {
-        budget = (uint32_t) ((double) target_ns / s->prefill_ns);
+        budget = (uint32_t) ((double) target_ns / s->prefill_ns) / PIECE_STEP * PIECE_STEP;
     }
     return budget < MIN_PIECE ? MIN_PIECE : budget;
+}
+
+/*
+ * Tokens beyond the budget with which prompts may end: a step of their own would read all weights
+ * once more.
+ */
+static uint32_t
+prompt_slack(uint32_t budget)
+{
+    uint32_t room = LLM_SCHED_PIECE - budget;
+    return budget / 4 < room ? budget / 4 : room;
 }
 
 /*
@@ -280,6 +292,7 @@ llm_sched_compose(llm_sched_t *s)
         catch_up(s, &s->seqs[i]);
     }
     uint32_t n_streams = count_streams(s), budget = prompt_budget(s, n_streams);
+    uint32_t slack = prompt_slack(budget);
     /* the more streams fill the step, the more a row costs: they share the drafts */
     uint32_t n_each = n_streams > 0 ? LLM_SPEC_MAX / n_streams : 0;
     for (uint32_t i = 0; i < s->n_seqs; i++) {
@@ -289,13 +302,16 @@ llm_sched_compose(llm_sched_t *s)
             continue;
         }
         uint32_t pending = llm_seq_target(s, q) - q->n_past,
-                 n = pending == 1 || pending < budget ? pending : budget;
+                 n = pending == 1 || pending <= budget + slack ? pending : budget;
         if (n > 0 && !waits(s, i)) {
             n = make_room(s, i, n);
             uint32_t n_drafts = pending == 1 && n == 1 && n_each > 0 ? draft(s, q, n_each) : 0;
             batch_add(s, i, n + n_drafts, n_drafts);
             total += n + n_drafts;
-            budget -= pending == 1 ? 0 : n;
+            if (pending > 1) {
+                slack -= n > budget ? n - budget : 0;
+                budget -= n < budget ? n : budget;
+            }
         }
     }
     embeddings_last(s);
