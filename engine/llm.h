@@ -194,9 +194,9 @@ typedef struct {
     uint32_t      n_threads;    /* compute threads of the leader; 0: one for each core */
     uint32_t      max_top;      /* most alternatives reported for a token (top_n_tokens); 0: 20 */
     /*
-     * Speculation: most tokens that are copied from an earlier place of the sequence and checked in
-     * the step that makes the next one, 0..16; 0: off. The tokens of a job are the same with and
-     * without, bit for bit; text that repeats itself or its prompt takes fewer steps.
+     * Speculation: most tokens that are copied from an earlier place of the sequence, or that a
+     * constraint leaves no choice of, and checked in the step that makes the next one, 0..16; 0:
+     * off. The tokens of a job are the same with and without, bit for bit, in fewer steps.
      */
     uint32_t      speculate;
     /*
@@ -247,8 +247,11 @@ void llm_engine_drain(llm_engine_t *e);
  */
 void llm_engine_leave(llm_engine_t *e);
 
-/* Where drafts come from: an earlier place of the sequence, or the draft model. */
-enum { LLM_DRAFT_LOOKUP, LLM_DRAFT_MODEL, LLM_DRAFT_KINDS };
+/*
+ * Where drafts come from: an earlier place of the sequence, the draft model, or a grammar that
+ * leaves no choice.
+ */
+enum { LLM_DRAFT_LOOKUP, LLM_DRAFT_MODEL, LLM_DRAFT_GRAMMAR, LLM_DRAFT_KINDS };
 
 typedef struct {
     uint32_t n_waiting, n_running, n_slots, n_workers;

@@ -152,8 +152,8 @@ least(uint32_t a, uint32_t b)
 /*
  * Drafts for a sequence that waits for its next token only; they stand behind its tokens in the
  * record, where nobody sees them. They take no page of their own: what they compute is worth less
- * than what another sequence has in it. Where nothing can be copied the draft model is asked, later
- * and for all at once.
+ * than what another sequence has in it. Best is what the grammar leaves no choice of, then what can
+ * be copied; else the draft model is asked, later and for all at once.
  */
 static uint32_t
 draft(llm_sched_t *s, llm_seq_t *q, uint32_t max)
@@ -168,7 +168,16 @@ draft(llm_sched_t *s, llm_seq_t *q, uint32_t max)
     if (n_new == 0 || most == 0) {
         return 0;
     }
-    uint32_t n = llm_spec_wanted(&q->spec, least(most, s->speculate));
+    uint32_t copies = least(most, s->speculate), n = 0;
+    if (llm_constrained(slot) && llm_spec_wanted(&q->spelt, copies) > 0) {
+        q->drafter = LLM_DRAFT_GRAMMAR;
+        n = llm_constrain_drafts(s->constrain, slot, tokens + slot->n_prompt, n_new,
+                                 tokens + q->n_tokens, copies);
+        if (n > 0) {
+            return n;
+        }
+    }
+    n = llm_spec_wanted(&q->copied, copies);
     n = n > 0 ? llm_spec_lookup(tokens, q->n_tokens, n) : 0;
     if (n > 0 && llm_constrained(slot)) {
         n = llm_constrain_fits(s->constrain, slot, tokens + q->n_tokens, n);

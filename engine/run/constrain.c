@@ -11,6 +11,7 @@
 
 #define CACHE_ALL  ((size_t) 32 << 20)  /* mask caches of all threads together */
 #define CACHE_LEAST ((size_t) 2 << 20)  /* and of one */
+#define LOOK_BACK   64u                 /* tokens of the output that show its style */
 
 typedef struct {
     llm_gmask_t *mask;
@@ -156,6 +157,49 @@ llm_constrain_fits(const llm_constrain_t *c, llm_slot_t *slot, const int32_t *to
         i++;
     }
     return i;
+}
+
+/*
+ * Behind which bytes the output puts spaces; where it does not show it, as most models write JSON.
+ * Returns its last byte, 0: none.
+ */
+static uint8_t
+look_back(const llm_constrain_t *c, const int32_t *out, uint32_t n_out, bool spaced[256])
+{
+    uint8_t last = 0;
+    memset(spaced, 0, 256 * sizeof(*spaced));
+    spaced[':'] = spaced[','] = true;
+    for (uint32_t i = n_out > LOOK_BACK ? n_out - LOOK_BACK : 0; i < n_out; i++) {
+        size_t len = 0;
+        const uint8_t *s = llm_gvocab_bytes(c->sh->gvocab, out[i], &len);
+        for (size_t k = 0; s != NULL && k < len; k++) {
+            spaced[last] = s[k] == ' ';
+            last = s[k];
+        }
+    }
+    return last;
+}
+
+uint32_t
+llm_constrain_drafts(const llm_constrain_t *c, llm_slot_t *slot, const int32_t *out,
+                     uint32_t n_out, int32_t *drafts, uint32_t n)
+{
+    uint8_t text[LLM_GVOCAB_MAX_TOKEN];
+    bool spaced[256];
+    uint8_t before = look_back(c, out, n_out, spaced);
+    size_t len = llm_grammar_likely(grammar_of(c, slot), state_of(c, slot), spaced, before, text,
+                                    sizeof(text));
+    uint32_t i = 0;
+    /* a last space begins the token of what follows */
+    len -= len > 0 && text[len - 1] == ' ';
+    for (size_t at = 0, step; i < n && at < len; at += step) {
+        int32_t id = llm_gvocab_longest(c->sh->gvocab, text + at, len - at, &step);
+        if (id < 0) {
+            break;
+        }
+        drafts[i++] = id;
+    }
+    return llm_constrain_fits(c, slot, drafts, i);
 }
 
 /* Takes the end tokens out unless they are all there is. */

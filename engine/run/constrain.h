@@ -43,6 +43,13 @@ uint32_t llm_constrain_fits(const llm_constrain_t *c, llm_slot_t *slot, const in
                             uint32_t n);
 
 /*
+ * Tokens for what the grammar leaves no choice of, or only that of a space: drafts of which most
+ * are kept. out: the n_out tokens of the output so far; drafts: room for n. Returns how many.
+ */
+uint32_t llm_constrain_drafts(const llm_constrain_t *c, llm_slot_t *slot, const int32_t *out,
+                              uint32_t n_out, int32_t *drafts, uint32_t n);
+
+/*
  * Bits of the ids that may follow the output and n more tokens that fit; without the end tokens
  * (ban_eos) unless nothing else can follow. Borrowed until the next call for the same thread;
  * *n_words: its length. NULL: no id can follow, the vocabulary lacks a character.

@@ -279,26 +279,57 @@ llm_grammar_finished(const llm_grammar_t *g, const llm_grammar_state_t *s)
     return llm_grammar_accepts(g, s) && (set.w[0] | set.w[1] | set.w[2] | set.w[3]) == 0;
 }
 
-size_t
-llm_grammar_forced(const llm_grammar_t *g, const llm_grammar_state_t *s, uint8_t *out, size_t cap)
+/*
+ * The one byte of a set that has one; with a guess (spaced) also which of a space and one other
+ * follows `before`.
+ */
+static bool
+only_byte(const llm_gbytes_t *set, const bool *spaced, uint8_t before, uint8_t *out)
+{
+    llm_gbytes_t rest = *set;
+    unsigned count = 0, c = ' ';
+    bool space = spaced != NULL && llm_gbytes_has(set, ' ');
+    if (space) {
+        rest.w[0] &= ~((uint64_t) 1 << ' ');
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        count += (unsigned) __builtin_popcountll(rest.w[i]);
+        c = rest.w[i] != 0 ? i * 64 + (unsigned) __builtin_ctzll(rest.w[i]) : c;
+    }
+    *out = space && spaced[before] ? ' ' : (uint8_t) c;
+    return count == 1 || (space && count == 0);
+}
+
+/* Bytes that follow for certain, or with `spaced` in all likelihood. */
+static size_t
+follow(const llm_grammar_t *g, const llm_grammar_state_t *s, const bool *spaced, uint8_t before,
+       uint8_t *out, size_t cap)
 {
     llm_grammar_state_t t = *s;
     size_t n = 0;
-    while (n < cap && !llm_grammar_accepts(g, &t)) {
+    for (; n < cap && !llm_grammar_accepts(g, &t); n++) {
         llm_gbytes_t set;
         next_bytes(g, &t, &set);
-        unsigned count = 0, c = 0;
-        for (unsigned i = 0; i < 4; i++) {
-            count += (unsigned) __builtin_popcountll(set.w[i]);
-            c = set.w[i] != 0 ? i * 64 + (unsigned) __builtin_ctzll(set.w[i]) : c;
-        }
-        out[n] = (uint8_t) c;
-        if (count != 1 || !llm_grammar_advance(g, &t, &out[n], 1)) {
+        if (!only_byte(&set, spaced, n > 0 ? out[n - 1] : before, &out[n])
+            || !llm_grammar_advance(g, &t, &out[n], 1))
+        {
             break;
         }
-        n++;
     }
     return n;
+}
+
+size_t
+llm_grammar_forced(const llm_grammar_t *g, const llm_grammar_state_t *s, uint8_t *out, size_t cap)
+{
+    return follow(g, s, NULL, 0, out, cap);
+}
+
+size_t
+llm_grammar_likely(const llm_grammar_t *g, const llm_grammar_state_t *s, const bool spaced[256],
+                   uint8_t before, uint8_t *out, size_t cap)
+{
+    return follow(g, s, spaced, before, out, cap);
 }
 
 /* Bytes to the end along this reading, and what its counters still want. */

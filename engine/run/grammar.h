@@ -124,6 +124,13 @@ size_t llm_grammar_forced(const llm_grammar_t *g, const llm_grammar_state_t *s, 
                           size_t cap);
 
 /*
+ * As llm_grammar_forced, for drafts: where a space may stand it is taken to stand behind the bytes
+ * c with spaced[c]. before: the last byte of the output, 0: none.
+ */
+size_t llm_grammar_likely(const llm_grammar_t *g, const llm_grammar_state_t *s,
+                          const bool spaced[256], uint8_t before, uint8_t *out, size_t cap);
+
+/*
  * A short ending: bytes after which the output is complete. Returns their number, or SIZE_MAX when
  * it exceeds cap. *s is unchanged.
  */
@@ -143,6 +150,10 @@ size_t llm_grammar_closing(const llm_grammar_t *g, const llm_grammar_state_t *s,
 llm_code_t llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err);
 void llm_gvocab_free(llm_gvocab_t *v);
 uint32_t llm_gvocab_n(const llm_gvocab_t *v);
+/* The longest token that the n bytes begin with, and its length in bytes; -1: there is none. */
+int32_t llm_gvocab_longest(const llm_gvocab_t *v, const void *bytes, size_t n, size_t *len);
+/* Bytes that the token adds to the text, borrowed; NULL: none, it is special or unknown. */
+const uint8_t *llm_gvocab_bytes(const llm_gvocab_t *v, int32_t id, size_t *len);
 /* The end tokens, borrowed; returns their number. */
 uint32_t llm_gvocab_eos(const llm_gvocab_t *v, const int32_t **ids);
 

@@ -300,6 +300,35 @@ llm_gvocab_special(const llm_gvocab_t *v, const void *s, size_t n)
     return longest;
 }
 
+int32_t
+llm_gvocab_longest(const llm_gvocab_t *v, const void *bytes, size_t n, size_t *len)
+{
+    const uint8_t *c = bytes;
+    uint32_t from = 0, to = v->n_nodes;
+    int32_t id = -1;
+    for (size_t depth = 0; depth < n; depth++) {
+        while (from < to && v->byte[from] != c[depth]) {
+            from = v->end[from];
+        }
+        if (from == to) {
+            break;
+        }
+        if (v->tok[from + 1] > v->tok[from]) {
+            id = v->id[v->tok[from]];
+            *len = depth + 1;
+        }
+        to = v->end[from];
+        from++;
+    }
+    return id;
+}
+
+const uint8_t *
+llm_gvocab_bytes(const llm_gvocab_t *v, int32_t id, size_t *len)
+{
+    return llm_tok_is_special(v->t, id) ? NULL : llm_tok_raw(v->t, id, len);
+}
+
 bool
 llm_grammar_token(const llm_gvocab_t *v, const llm_grammar_t *g, llm_grammar_state_t *s, int32_t id)
 {

@@ -24,7 +24,8 @@ typedef struct {
     uint32_t    n_step;         /* tokens in this step ... */
     uint32_t    n_drafts;       /* ... the last ones of which are guesses */
     uint32_t    drafter;        /* whose: LLM_DRAFT_* */
-    llm_spec_t  spec;           /* trust in copies, and in the draft model */
+    /* trust in copies, in what the grammar leaves no choice of, and in the draft model */
+    llm_spec_t  copied, spelt;
     llm_odds_t  odds;
     uint32_t    n_wanted;       /* drafts that the draft model is to make for this step */
     /* tokens whose keys and values of the draft model are in the pages; its pages that say so */

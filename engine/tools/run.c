@@ -162,6 +162,7 @@ seconds(uint64_t from, uint64_t to)
 static void
 print_stats(const llm_engine_t *e, const llm_job_view_t *v)
 {
+    static const char *const kinds[LLM_DRAFT_KINDS] = { "copied", "model's", "grammar's" };
     llm_stats_t st;
     double prefill = seconds(v->queued_ns, v->first_ns), decode = seconds(v->first_ns, v->last_ns);
     fprintf(stderr, "prompt: %u tokens in %.3f s", v->n_prompt, prefill);
@@ -177,7 +178,7 @@ print_stats(const llm_engine_t *e, const llm_job_view_t *v)
         if (st.n_drafted[i] > 0) {
             fprintf(stderr, "; %llu of %llu %s drafts were right",
                     (unsigned long long) st.n_kept[i], (unsigned long long) st.n_drafted[i],
-                    i == LLM_DRAFT_LOOKUP ? "copied" : "model's");
+                    kinds[i]);
         }
     }
     fprintf(stderr, "\n");

@@ -94,6 +94,23 @@ check_forced(const llm_grammar_t *g, const char *after, const char *want)
 }
 
 static void
+check_likely(const llm_grammar_t *g, const char *after, const char *spaces, const char *want)
+{
+    llm_grammar_state_t s;
+    bool spaced[256] = { false };
+    uint8_t out[100];
+    for (const char *c = spaces; *c != '\0'; c++) {
+        spaced[(uint8_t) *c] = true;
+    }
+    take(g, &s, after);
+    size_t len = strlen(after);
+    size_t n = llm_grammar_likely(g, &s, spaced, len > 0 ? (uint8_t) after[len - 1] : 0, out,
+                                  sizeof(out));
+    ok(n == strlen(want) && memcmp(out, want, n) == 0, "after '%s', spaces behind '%s', comes '%s'",
+       after, spaces, want);
+}
+
+static void
 test_state(void)
 {
     static const char text[] =
@@ -116,6 +133,13 @@ test_state(void)
     check_forced(g, "{\"name\":\"alp", "ha\"");
     check_forced(g, "{\"name\":\"alpha\",\"ok\":t", "rue");
     check_forced(g, "{\"name\":\"alpha\",\"ok\":true}", "");
+    check_likely(g, "", ":,", "{\"name\": \"al");
+    check_likely(g, "", "", "{\"name\":\"al");
+    check_likely(g, "", "{:", "{ \"name\": \"al");
+    check_likely(g, "{\"name\":\"alp", ":,", "ha\", \"ok\":");
+    check_likely(g, "{\"name\":\"alpha\"", "", ",\"ok\":");
+    check_likely(g, "{\"name\":\"alpha\"", "\"", " ,\"ok\" :");
+    check_likely(g, "{\"name\":\"alpha\",\"ok\":t", "", "rue}");
     take(g, &s, "{\"n");
     is_int((long long) llm_grammar_forced(g, &s, out, 3), 3, "forced bytes stop at the room");
     take(g, &s, "{\"name\":\"alpha\",\"ok\":true}");

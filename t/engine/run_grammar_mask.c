@@ -274,6 +274,22 @@ test_vocab(void)
     ok(!llm_grammar_token(m.vocab, g, &s, -1) && !llm_grammar_token(m.vocab, g, &s, (int32_t) m.n),
        "unknown ids are refused");
 
+    size_t len = 0, raw_len = 0;
+    int32_t id = llm_gvocab_longest(m.vocab, " there\": 1", 10, &len);
+    const uint8_t *raw = llm_gvocab_bytes(m.vocab, id, &raw_len);
+    ok(id >= 0 && len > 1 && raw != NULL && raw_len == len && memcmp(raw, " there", len) == 0,
+       "the longest token at a place has %zu bytes", len);
+    bool longer = false;
+    for (uint32_t i = 0; i < m.n; i++) {
+        const uint8_t *t = llm_gvocab_bytes(m.vocab, (int32_t) i, &raw_len);
+        longer = longer
+                 || (t != NULL && raw_len > len && raw_len <= 10
+                     && memcmp(t, " there\": 1", raw_len) == 0);
+    }
+    ok(!longer, "and none is longer");
+    is_int(llm_gvocab_longest(m.vocab, "", 0, &len), -1, "no text, no token");
+    ok(llm_gvocab_bytes(m.vocab, eos, &len) == NULL, "an end token writes no bytes");
+
     float l[130];
     uint64_t mask[2] = { 5, UINT64_MAX };
     bool good = true;
