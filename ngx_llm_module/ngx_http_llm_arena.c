@@ -26,6 +26,7 @@ typedef struct {
 } ngx_http_llm_progress_t;
 
 
+static ngx_uint_t ngx_http_llm_arena_differ(ngx_str_t *a, ngx_str_t *b);
 static ngx_int_t ngx_http_llm_arena_init(ngx_shm_zone_t *zone, void *data);
 static ngx_int_t ngx_http_llm_arena_env(ngx_http_llm_model_t *model,
     ngx_log_t *log);
@@ -35,6 +36,8 @@ static ngx_int_t ngx_http_llm_arena_acquire(ngx_http_llm_model_t *model,
     ngx_log_t *log);
 static ngx_http_llm_instance_t *ngx_http_llm_arena_load(
     ngx_http_llm_model_t *model, ngx_log_t *log);
+static llm_model_t *ngx_http_llm_arena_weights(ngx_http_llm_model_t *model,
+    ngx_str_t *path, ngx_log_t *log);
 static void ngx_http_llm_arena_progress(void *data, size_t done,
     size_t total);
 static void ngx_http_llm_arena_cleanup(void *data);
@@ -46,13 +49,21 @@ static ngx_queue_t  ngx_http_llm_instances = {
 };
 
 
+static ngx_uint_t
+ngx_http_llm_arena_differ(ngx_str_t *a, ngx_str_t *b)
+{
+    return a->len != b->len || ngx_strncmp(a->data, b->data, a->len) != 0;
+}
+
+
 ngx_http_llm_instance_t *
-ngx_http_llm_arena_find(ngx_str_t *path, ngx_http_llm_key_t *key,
-    ngx_uint_t any)
+ngx_http_llm_arena_find(ngx_http_llm_model_t *model, ngx_uint_t any)
 {
     ngx_queue_t              *q;
-    ngx_http_llm_key_t       *k;
+    ngx_http_llm_key_t       *k, *key;
     ngx_http_llm_instance_t  *instance;
+
+    key = &model->key;
 
     for (q = ngx_queue_head(&ngx_http_llm_instances);
          q != ngx_queue_sentinel(&ngx_http_llm_instances);
@@ -61,8 +72,7 @@ ngx_http_llm_arena_find(ngx_str_t *path, ngx_http_llm_key_t *key,
         instance = ngx_queue_data(q, ngx_http_llm_instance_t, queue);
         k = &instance->key;
 
-        if (instance->path.len != path->len
-            || ngx_strncmp(instance->path.data, path->data, path->len) != 0
+        if (ngx_http_llm_arena_differ(&instance->path, &model->weights)
             || k->stamp != key->stamp
             || ngx_strcmp(k->quantize, key->quantize) != 0)
         {
@@ -70,7 +80,11 @@ ngx_http_llm_arena_find(ngx_str_t *path, ngx_http_llm_key_t *key,
         }
 
         if (any
-            || (k->engine.n_ctx == key->engine.n_ctx
+            || (!ngx_http_llm_arena_differ(&instance->draft_path,
+                                           &model->draft)
+                && k->draft_stamp == key->draft_stamp
+                && k->engine.n_draft == key->engine.n_draft
+                && k->engine.n_ctx == key->engine.n_ctx
                 && k->engine.kv_type == key->engine.kv_type
                 && k->engine.kv_bytes == key->engine.kv_bytes
                 && k->engine.n_slots == key->engine.n_slots
@@ -210,7 +224,7 @@ ngx_http_llm_arena_acquire(ngx_http_llm_model_t *model, ngx_log_t *log)
 {
     ngx_http_llm_instance_t  *instance;
 
-    instance = ngx_http_llm_arena_find(&model->weights, &model->key, 0);
+    instance = ngx_http_llm_arena_find(model, 0);
 
     if (instance == NULL) {
         instance = ngx_http_llm_arena_load(model, log);
@@ -232,65 +246,108 @@ ngx_http_llm_arena_acquire(ngx_http_llm_model_t *model, ngx_log_t *log)
 static ngx_http_llm_instance_t *
 ngx_http_llm_arena_load(ngx_http_llm_model_t *model, ngx_log_t *log)
 {
+    size_t                    size;
+    u_char                   *p;
     uint64_t                  start;
     llm_err_t                 err;
-    llm_model_conf_t          conf;
-    ngx_http_llm_progress_t   progress;
+    llm_engine_conf_t         conf;
     ngx_http_llm_instance_t  *instance;
 
-    instance = ngx_calloc(sizeof(ngx_http_llm_instance_t) + model->weights.len,
-                          log);
+    instance = ngx_calloc(sizeof(ngx_http_llm_instance_t) + model->weights.len
+                          + model->draft.len, log);
     if (instance == NULL) {
         return NULL;
     }
 
     instance->path.len = model->weights.len;
     instance->path.data = (u_char *) (instance + 1);
-    ngx_memcpy(instance->path.data, model->weights.data, model->weights.len);
+    p = ngx_cpymem(instance->path.data, model->weights.data,
+                   model->weights.len);
+
+    instance->draft_path.len = model->draft.len;
+    instance->draft_path.data = p;
+    ngx_memcpy(p, model->draft.data, model->draft.len);
 
     instance->key = model->key;
 
     start = ngx_http_llm_now();
 
-    progress.log = log;
-    progress.model = model;
-    progress.next = start / 1000000000 + NGX_HTTP_LLM_PROGRESS_SEC;
+    instance->model = ngx_http_llm_arena_weights(model, &model->weights, log);
 
-    ngx_memzero(&conf, sizeof(llm_model_conf_t));
-    conf.weights = (char *) model->weights.data;
-    conf.quantize = model->key.quantize[0] ? model->key.quantize : NULL;
-    conf.progress = ngx_http_llm_arena_progress;
-    conf.progress_ctx = &progress;
-
-    if (llm_model_open(&instance->model, &conf, &err) != LLM_OK) {
-        ngx_log_error(NGX_LOG_EMERG, log, 0,
-                      "llm_model \"%V\" cannot be loaded: %s in %s:%ui",
-                      &model->name, err.msg, model->file, model->line);
-        ngx_free(instance);
-        return NULL;
+    if (instance->model == NULL) {
+        goto failed;
     }
 
-    if (llm_engine_new(&instance->engine, instance->model,
-                       &model->key.engine, &err)
+    size = llm_model_info(instance->model)->weight_bytes;
+    conf = model->key.engine;
+
+    if (model->draft.len) {
+        instance->draft = ngx_http_llm_arena_weights(model, &model->draft,
+                                                     log);
+        if (instance->draft == NULL) {
+            goto failed;
+        }
+
+        size += llm_model_info(instance->draft)->weight_bytes;
+        conf.draft = instance->draft;
+    }
+
+    if (llm_engine_new(&instance->engine, instance->model, &conf, &err)
         != LLM_OK)
     {
         ngx_log_error(NGX_LOG_EMERG, log, 0,
                       "llm_model \"%V\": %s in %s:%ui",
                       &model->name, err.msg, model->file, model->line);
-        llm_model_close(instance->model);
-        ngx_free(instance);
-        return NULL;
+        goto failed;
     }
 
     instance->loaded = ngx_time();
 
     ngx_log_error(NGX_LOG_NOTICE, log, 0,
                   "llm_model \"%V\": %uz MB of weights loaded in %uL ms",
-                  &model->name,
-                  llm_model_info(instance->model)->weight_bytes >> 20,
+                  &model->name, size >> 20,
                   (ngx_http_llm_now() - start) / 1000000);
 
     return instance;
+
+failed:
+
+    llm_model_close(instance->draft);
+    llm_model_close(instance->model);
+    ngx_free(instance);
+
+    return NULL;
+}
+
+
+static llm_model_t *
+ngx_http_llm_arena_weights(ngx_http_llm_model_t *model, ngx_str_t *path,
+    ngx_log_t *log)
+{
+    llm_err_t                err;
+    llm_model_t             *m;
+    llm_model_conf_t         conf;
+    ngx_http_llm_progress_t  progress;
+
+    progress.log = log;
+    progress.model = model;
+    progress.next = ngx_http_llm_now() / 1000000000
+                    + NGX_HTTP_LLM_PROGRESS_SEC;
+
+    ngx_memzero(&conf, sizeof(llm_model_conf_t));
+    conf.weights = (char *) path->data;
+    conf.quantize = model->key.quantize[0] ? model->key.quantize : NULL;
+    conf.progress = ngx_http_llm_arena_progress;
+    conf.progress_ctx = &progress;
+
+    if (llm_model_open(&m, &conf, &err) != LLM_OK) {
+        ngx_log_error(NGX_LOG_EMERG, log, 0,
+                      "llm_model \"%V\" cannot be loaded: %s in %s:%ui",
+                      &model->name, err.msg, model->file, model->line);
+        return NULL;
+    }
+
+    return m;
 }
 
 
@@ -372,6 +429,7 @@ ngx_http_llm_arena_free(ngx_http_llm_instance_t *instance)
     ngx_http_llm_engine_leave(instance);
 
     llm_engine_free(instance->engine);
+    llm_model_close(instance->draft);
     llm_model_close(instance->model);
     ngx_free(instance);
 }

@@ -9,12 +9,12 @@
 
 
 /*
- * Looks for an instance of this file that is loaded already, with these
- * settings or (any) with whatever settings; NULL if there is none.  Takes no
- * reference.
+ * Looks for an instance of this model that is loaded already, with its
+ * settings and its draft model or (any) with whatever others; NULL if there
+ * is none.  Takes no reference.
  */
-ngx_http_llm_instance_t *ngx_http_llm_arena_find(ngx_str_t *path,
-    ngx_http_llm_key_t *key, ngx_uint_t any);
+ngx_http_llm_instance_t *ngx_http_llm_arena_find(ngx_http_llm_model_t *model,
+    ngx_uint_t any);
 
 /* This process ends: leaves every engine that it has joined. */
 void ngx_http_llm_arena_leave(void);

@@ -4,6 +4,10 @@
 #include "ngx_http_llm_conf.h"
 
 
+static ngx_uint_t ngx_http_llm_license_listed(ngx_array_t *licenses,
+    ngx_str_t *license);
+
+
 char *
 ngx_http_llm_license(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
@@ -42,8 +46,8 @@ char *
 ngx_http_llm_license_check(ngx_conf_t *cf, ngx_array_t *licenses,
     ngx_http_llm_model_t *model, u_char *file, ngx_uint_t line)
 {
-    ngx_str_t   *name, license;
-    ngx_uint_t   i;
+    const char  *what;
+    ngx_str_t   *license;
 
     static ngx_str_t  unknown = ngx_string("unknown");
 
@@ -53,23 +57,50 @@ ngx_http_llm_license_check(ngx_conf_t *cf, ngx_array_t *licenses,
         return NGX_CONF_OK;
     }
 
-    license = model->license.len ? model->license : unknown;
-    name = licenses->elts;
+    what = "";
+    license = model->license.len ? &model->license : &unknown;
 
-    for (i = 0; i < licenses->nelts; i++) {
-        if (name[i].len == license.len
-            && ngx_strncasecmp(name[i].data, license.data, license.len) == 0)
-        {
+    if (ngx_http_llm_license_listed(licenses, license)) {
+
+        if (model->draft.len == 0) {
+            return NGX_CONF_OK;
+        }
+
+        what = "\"draft\" of ";
+        license = model->draft_license.len ? &model->draft_license : &unknown;
+
+        if (ngx_http_llm_license_listed(licenses, license)) {
             return NGX_CONF_OK;
         }
     }
 
     ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                  "the licence \"%V\" of llm_model \"%V\" is not in "
-                  "\"llm_license_allow\" in %s:%ui", &license, &model->name,
-                  file, line);
+                  "the licence \"%V\" of %sllm_model \"%V\" is not in "
+                  "\"llm_license_allow\" in %s:%ui", license, what,
+                  &model->name, file, line);
 
     return NGX_CONF_ERROR;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_license_listed(ngx_array_t *licenses, ngx_str_t *license)
+{
+    ngx_str_t   *name;
+    ngx_uint_t   i;
+
+    name = licenses->elts;
+
+    for (i = 0; i < licenses->nelts; i++) {
+        if (name[i].len == license->len
+            && ngx_strncasecmp(name[i].data, license->data, license->len)
+               == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

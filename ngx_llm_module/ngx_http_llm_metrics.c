@@ -30,6 +30,8 @@ static void ngx_http_llm_metrics_lengths(ngx_http_llm_buf_t *b,
 static void ngx_http_llm_metrics_engine(ngx_http_llm_buf_t *b,
     ngx_array_t *models);
 static uint64_t ngx_http_llm_metrics_value(llm_stats_t *s, ngx_uint_t i);
+static void ngx_http_llm_metrics_drafts(ngx_http_llm_buf_t *b,
+    ngx_array_t *models);
 static void ngx_http_llm_metrics_type(ngx_http_llm_buf_t *b,
     const char *name, const char *type);
 static ngx_int_t ngx_http_llm_variable_model(ngx_http_request_t *r,
@@ -289,6 +291,7 @@ ngx_http_llm_metrics_write(ngx_http_llm_ctx_t *ctx)
     ngx_http_llm_metrics_times(&ctx->out, &lmcf->models);
     ngx_http_llm_metrics_lengths(&ctx->out, &lmcf->models);
     ngx_http_llm_metrics_engine(&ctx->out, &lmcf->models);
+    ngx_http_llm_metrics_drafts(&ctx->out, &lmcf->models);
 }
 
 
@@ -459,6 +462,35 @@ ngx_http_llm_metrics_engine(ngx_http_llm_buf_t *b, ngx_array_t *models)
                                         ngx_http_llm_metrics_value(&stats, k)
                                         / 1e9);
             }
+        }
+    }
+}
+
+
+static void
+ngx_http_llm_metrics_drafts(ngx_http_llm_buf_t *b, ngx_array_t *models)
+{
+    ngx_uint_t             i, k;
+    llm_stats_t            stats;
+    ngx_http_llm_model_t  *m;
+
+    static const char  *kinds[LLM_DRAFT_KINDS] = { "lookup", "model",
+                                                    "grammar" };
+
+    ngx_http_llm_metrics_type(b, "llm_engine_draft_tokens", "counter");
+
+    ngx_http_llm_metrics_each(models, m, i) {
+        llm_engine_stats(m->instance->engine, &stats);
+
+        for (k = 0; k < LLM_DRAFT_KINDS; k++) {
+            ngx_http_llm_buf_printf(b,
+                          "llm_engine_draft_tokens{model=\"%V\",kind=\"%s\","
+                          "result=\"kept\"} %uL\n"
+                          "llm_engine_draft_tokens{model=\"%V\",kind=\"%s\","
+                          "result=\"dropped\"} %uL\n",
+                          &m->name, kinds[k], stats.n_kept[k],
+                          &m->name, kinds[k],
+                          stats.n_drafted[k] - stats.n_kept[k]);
         }
     }
 }

@@ -10,6 +10,7 @@
 
 #define NGX_HTTP_LLM_DEFAULT_CONTEXT  8192
 #define NGX_HTTP_LLM_MAX_TEMPLATE     (1024 * 1024)
+#define NGX_HTTP_LLM_DRAFTS           8
 
 
 typedef char *(*ngx_http_llm_set_pt)(ngx_conf_t *cf,
@@ -36,6 +37,10 @@ static char *ngx_http_llm_model_setting(ngx_conf_t *cf, ngx_command_t *dummy,
     void *conf);
 static char *ngx_http_llm_set_weights(ngx_conf_t *cf,
     ngx_http_llm_model_t *model, ngx_str_t *value);
+static char *ngx_http_llm_set_draft(ngx_conf_t *cf,
+    ngx_http_llm_model_t *model, ngx_str_t *value);
+static char *ngx_http_llm_model_file(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_str_t *path, uint64_t *stamp);
 static char *ngx_http_llm_set_quantize(ngx_conf_t *cf,
     ngx_http_llm_model_t *model, ngx_str_t *value);
 static char *ngx_http_llm_set_kv_cache(ngx_conf_t *cf,
@@ -44,8 +49,16 @@ static char *ngx_http_llm_set_template(ngx_conf_t *cf,
     ngx_http_llm_model_t *model, ngx_str_t *value);
 static char *ngx_http_llm_model_check(ngx_conf_t *cf,
     ngx_http_llm_model_t *model);
+static llm_model_t *ngx_http_llm_model_headers(ngx_conf_t *cf,
+    ngx_http_llm_model_t *model, ngx_str_t *path);
+static char *ngx_http_llm_model_check_draft(ngx_conf_t *cf,
+    ngx_http_llm_model_t *model, const llm_model_t *m,
+    const llm_model_t *draft);
 static char *ngx_http_llm_model_check_info(ngx_conf_t *cf,
-    ngx_http_llm_model_t *model, const llm_model_t *m);
+    ngx_http_llm_model_t *model, const llm_model_t *m,
+    const llm_model_t *draft);
+static ngx_int_t ngx_http_llm_model_license(ngx_conf_t *cf,
+    ngx_str_t *license, const llm_model_t *m);
 static char *ngx_http_llm_check_name(ngx_conf_t *cf, ngx_str_t *name);
 
 
@@ -54,6 +67,8 @@ static const ngx_http_llm_setting_t  ngx_http_llm_settings[] = {
     { ngx_string("weights"), 1, ngx_http_llm_set_weights, 0, { 0, 0 } },
 
     { ngx_string("quantize"), 1, ngx_http_llm_set_quantize, 0, { 0, 0 } },
+
+    { ngx_string("draft"), 2, ngx_http_llm_set_draft, 0, { 0, 0 } },
 
     { ngx_string("context"), 1, NULL,
       offsetof(llm_engine_conf_t, n_ctx), { 8, 1048576 } },
@@ -273,11 +288,60 @@ static char *
 ngx_http_llm_set_weights(ngx_conf_t *cf, ngx_http_llm_model_t *model,
     ngx_str_t *value)
 {
+    return ngx_http_llm_model_file(cf, value, &model->weights,
+                                   &model->key.stamp);
+}
+
+
+static char *
+ngx_http_llm_set_draft(ngx_conf_t *cf, ngx_http_llm_model_t *model,
+    ngx_str_t *value)
+{
+    ngx_int_t   n;
+    ngx_str_t   number;
+
+    static ngx_str_t                    name = ngx_string("draft tokens=");
+    static const ngx_http_llm_bounds_t  bounds = { 1, 16 };
+
+    model->key.engine.n_draft = NGX_HTTP_LLM_DRAFTS;
+
+    if (cf->args->nelts == 3) {
+
+        if (ngx_strncmp(value[2].data, "tokens=", 7) != 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter \"%V\" of \"draft\"",
+                               &value[2]);
+            return NGX_CONF_ERROR;
+        }
+
+        number.data = value[2].data + 7;
+        number.len = value[2].len - 7;
+
+        n = ngx_http_llm_parse_number(cf, &name, &number, &bounds);
+
+        if (n == NGX_ERROR) {
+            return NGX_CONF_ERROR;
+        }
+
+        model->key.engine.n_draft = n;
+    }
+
+    return ngx_http_llm_model_file(cf, value, &model->draft,
+                                   &model->key.draft_stamp);
+}
+
+
+/* the file or directory of a model that value[1] names */
+
+static char *
+ngx_http_llm_model_file(ngx_conf_t *cf, ngx_str_t *value, ngx_str_t *path,
+    uint64_t *stamp)
+{
     llm_err_t  err;
 
-    model->weights = value[1];
+    *path = value[1];
 
-    if (ngx_conf_full_name(cf->cycle, &model->weights, 1) != NGX_OK) {
+    if (ngx_conf_full_name(cf->cycle, path, 1) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -285,12 +349,9 @@ ngx_http_llm_set_weights(ngx_conf_t *cf, ngx_http_llm_model_t *model,
         return NGX_CONF_OK;
     }
 
-    if (llm_model_stamp((char *) model->weights.data, &model->key.stamp,
-                        &err)
-        != LLM_OK)
-    {
+    if (llm_model_stamp((char *) path->data, stamp, &err) != LLM_OK) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"weights\" cannot be used: %s", err.msg);
+                           "\"%V\" cannot be used: %s", &value[0], err.msg);
         return NGX_CONF_ERROR;
     }
 
@@ -410,19 +471,71 @@ static char *
 ngx_http_llm_model_check(ngx_conf_t *cf, ngx_http_llm_model_t *model)
 {
     char                     *rv;
-    llm_err_t                 err;
-    llm_model_t              *m;
-    llm_model_conf_t          conf;
+    llm_model_t              *m, *draft, *opened, *opened_draft;
     ngx_http_llm_instance_t  *instance;
 
-    instance = ngx_http_llm_arena_find(&model->weights, &model->key, 1);
+    rv = NGX_CONF_ERROR;
+    opened = NULL;
+    opened_draft = NULL;
+
+    instance = ngx_http_llm_arena_find(model, 1);
 
     if (instance) {
-        return ngx_http_llm_model_check_info(cf, model, instance->model);
+        m = instance->model;
+
+    } else {
+        m = opened = ngx_http_llm_model_headers(cf, model, &model->weights);
+
+        if (m == NULL) {
+            goto done;
+        }
     }
 
+    if (model->key.engine.n_ctx == 0) {
+        model->key.engine.n_ctx = ngx_min(llm_model_info(m)->n_ctx_train,
+                                          NGX_HTTP_LLM_DEFAULT_CONTEXT);
+    }
+
+    model->n_ctx = model->key.engine.n_ctx;
+
+    instance = ngx_http_llm_arena_find(model, 0);
+
+    if (instance || model->draft.len == 0) {
+        draft = instance ? instance->draft : NULL;
+
+    } else {
+        draft = opened_draft = ngx_http_llm_model_headers(cf, model,
+                                                          &model->draft);
+
+        if (draft == NULL
+            || ngx_http_llm_model_check_draft(cf, model, m, draft)
+               != NGX_CONF_OK)
+        {
+            goto done;
+        }
+    }
+
+    rv = ngx_http_llm_model_check_info(cf, model, m, draft);
+
+done:
+
+    llm_model_close(opened_draft);
+    llm_model_close(opened);
+
+    return rv;
+}
+
+
+static llm_model_t *
+ngx_http_llm_model_headers(ngx_conf_t *cf, ngx_http_llm_model_t *model,
+    ngx_str_t *path)
+{
+    llm_err_t          err;
+    llm_model_t       *m;
+    llm_model_conf_t   conf;
+
     ngx_memzero(&conf, sizeof(llm_model_conf_t));
-    conf.weights = (char *) model->weights.data;
+    conf.weights = (char *) path->data;
     conf.quantize = model->key.quantize[0] ? model->key.quantize : NULL;
     conf.check_only = true;
 
@@ -430,20 +543,55 @@ ngx_http_llm_model_check(ngx_conf_t *cf, ngx_http_llm_model_t *model)
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "llm_model \"%V\": %s in %s:%ui", &model->name,
                       err.msg, model->file, model->line);
+        return NULL;
+    }
+
+    return m;
+}
+
+
+static char *
+ngx_http_llm_model_check_draft(ngx_conf_t *cf, ngx_http_llm_model_t *model,
+    const llm_model_t *m, const llm_model_t *draft)
+{
+    llm_err_t  err;
+
+    if (llm_draft_check(m, draft, &err) != LLM_OK) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "llm_model \"%V\": \"draft\" cannot be used: %s "
+                      "in %s:%ui", &model->name, err.msg, model->file,
+                      model->line);
         return NGX_CONF_ERROR;
     }
 
-    rv = ngx_http_llm_model_check_info(cf, model, m);
+    return NGX_CONF_OK;
+}
 
-    llm_model_close(m);
 
-    return rv;
+static ngx_int_t
+ngx_http_llm_model_license(ngx_conf_t *cf, ngx_str_t *license,
+    const llm_model_t *m)
+{
+    const char  *text;
+
+    text = llm_model_info(m)->license;
+
+    license->len = ngx_strlen(text);
+    license->data = ngx_pnalloc(cf->pool, license->len + 1);
+
+    if (license->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(license->data, text, license->len);
+
+    return NGX_OK;
 }
 
 
 static char *
 ngx_http_llm_model_check_info(ngx_conf_t *cf, ngx_http_llm_model_t *model,
-    const llm_model_t *m)
+    const llm_model_t *m, const llm_model_t *draft)
 {
     size_t                    len, need;
     ngx_str_t                 err;
@@ -453,14 +601,13 @@ ngx_http_llm_model_check_info(ngx_conf_t *cf, ngx_http_llm_model_t *model,
     info = llm_model_info(m);
     engine = &model->key.engine;
 
-    if (engine->n_ctx == 0) {
-        engine->n_ctx = ngx_min(info->n_ctx_train,
-                                NGX_HTTP_LLM_DEFAULT_CONTEXT);
+    need = llm_model_kv_bytes(m, engine->kv_type);
+
+    if (draft) {
+        need += llm_model_kv_bytes(draft, engine->kv_type);
     }
 
-    model->n_ctx = engine->n_ctx;
-
-    need = llm_model_kv_bytes(m, engine->kv_type) * engine->n_ctx;
+    need *= engine->n_ctx;
 
     if (engine->kv_bytes && engine->kv_bytes < need) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
@@ -471,14 +618,13 @@ ngx_http_llm_model_check_info(ngx_conf_t *cf, ngx_http_llm_model_t *model,
         return NGX_CONF_ERROR;
     }
 
-    model->license.len = ngx_strlen(info->license);
-    model->license.data = ngx_pnalloc(cf->pool, model->license.len + 1);
-
-    if (model->license.data == NULL) {
+    if (ngx_http_llm_model_license(cf, &model->license, m) != NGX_OK
+        || (draft
+            && ngx_http_llm_model_license(cf, &model->draft_license, draft)
+               != NGX_OK))
+    {
         return NGX_CONF_ERROR;
     }
-
-    ngx_memcpy(model->license.data, info->license, model->license.len);
 
     if (model->template.len || info->chat_template == NULL) {
         return NGX_CONF_OK;

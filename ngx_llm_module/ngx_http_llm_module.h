@@ -119,6 +119,7 @@ typedef struct {
 /* what makes two llm_model blocks share one instance */
 typedef struct {
     uint64_t                   stamp;       /* llm_model_stamp() */
+    uint64_t                   draft_stamp; /* the same; 0: no draft model */
     char                       quantize[8]; /* "": as the file has it */
     llm_engine_conf_t          engine;
 } ngx_http_llm_key_t;
@@ -128,8 +129,10 @@ typedef struct {
 struct ngx_http_llm_model_s {
     ngx_str_t                  name;
     ngx_str_t                  weights;     /* full path */
+    ngx_str_t                  draft;       /* the same; len 0: none */
     ngx_str_t                  template;    /* Jinja source, len 0: none */
     ngx_str_t                  license;     /* len 0: the file names none */
+    ngx_str_t                  draft_license;
     ngx_http_llm_key_t         key;
     ngx_uint_t                 n_ctx;       /* engine.n_ctx resolved */
     u_char                    *file;        /* where the block stands */
@@ -150,8 +153,10 @@ struct ngx_http_llm_instance_s {
     ngx_queue_t                queue;
     ngx_uint_t                 refs;
     ngx_str_t                  path;
+    ngx_str_t                  draft_path;
     ngx_http_llm_key_t         key;
     llm_model_t               *model;
+    llm_model_t               *draft;       /* NULL: none */
     llm_engine_t              *engine;
     time_t                     loaded;
 

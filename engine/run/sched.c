@@ -312,8 +312,8 @@ take_all(llm_sched_t *s, llm_seq_t *q, uint64_t now)
             llm_spec_t *trust = q->drafter == LLM_DRAFT_GRAMMAR ? &q->spelt : &q->copied;
             llm_spec_learn(trust, q->n_drafts, kept);
         }
-        llm_sched_count(&s->stats->n_drafted[q->drafter], q->n_drafts);
         llm_sched_count(&s->stats->n_kept[q->drafter], kept);
+        llm_sched_count(&s->stats->n_dropped[q->drafter], q->n_drafts - kept);
     }
 }
 

@@ -27,7 +27,7 @@ typedef struct {
 /* Counters in the arena; written by the leader only. */
 typedef struct {
     _Atomic uint64_t n_steps, n_prefill_tokens, n_cached_tokens, n_decode_tokens, n_preemptions;
-    _Atomic uint64_t n_drafted[LLM_DRAFT_KINDS], n_kept[LLM_DRAFT_KINDS];
+    _Atomic uint64_t n_kept[LLM_DRAFT_KINDS], n_dropped[LLM_DRAFT_KINDS];   /* drafts */
     _Atomic uint64_t prefill_ns, decode_ns;
     _Atomic uint32_t n_waiting, n_running, pages_free, pages_cached;
 } llm_sched_stats_t;

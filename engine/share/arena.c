@@ -368,8 +368,8 @@ llm_engine_stats(const llm_engine_t *e, llm_stats_t *out)
         out->n_workers += a->workers[i].pid != 0;
     }
     for (uint32_t i = 0; i < LLM_DRAFT_KINDS; i++) {
-        out->n_drafted[i] = s->n_drafted[i];
         out->n_kept[i] = s->n_kept[i];
+        out->n_drafted[i] = out->n_kept[i] + s->n_dropped[i];
     }
     for (uint32_t i = 0; i < e->sh.n_slots; i++) {
         out->n_used += atomic_load_explicit(&llm_slot(&e->sh, i)->state, memory_order_relaxed) != 0;
