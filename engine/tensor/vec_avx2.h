@@ -61,7 +61,6 @@
 #endif
 
 #define PREFETCH(p)         _mm_prefetch((const char *) (p), _MM_HINT_T0)
-#define PREFETCH_L2(p)      _mm_prefetch((const char *) (p), _MM_HINT_T1)
 #define PREFETCH_BYTES      8192
 
 /* floats */
