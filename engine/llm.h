@@ -69,6 +69,13 @@ typedef struct {
      * Matrices that are quantized in the file are left alone. Unknown formats: ARG.
      */
     const char *quantize;
+    /*
+     * NULL, or a folder that only we write to: weights that llm_model_keep left there are mapped,
+     * read only, instead of read and packed, when nothing has changed since.
+     */
+    const char *cache_dir;
+    /* Called with progress_ctx and the reason why kept weights are not used; may be NULL. */
+    void      (*unused)(void *ctx, const char *reason);
 } llm_model_conf_t;
 
 typedef struct {
@@ -82,6 +89,7 @@ typedef struct {
     uint64_t    n_params;
     size_t      file_bytes;
     size_t      weight_bytes;   /* packed weights in memory */
+    bool        mapped;         /* from cache_dir */
     uint32_t    n_ctx_train, n_vocab, n_layers, n_embd, n_heads, n_kv_heads, head_dim;
     int32_t     bos_id, eos_id; /* -1 when there is none */
     bool        add_bos;        /* the tokenizer adds it where specials are added */
@@ -95,12 +103,19 @@ typedef struct {
 /*
  * Opens and checks a model. With check_only no weights are read and the result is good for
  * llm_model_info, llm_model_kv_bytes and the tokenizer. Otherwise weights are packed into private
- * anonymous memory, shared by forks as long as nobody writes to it. The file may be replaced (by
- * rename) afterwards. Errors: IO, FORMAT, UNSUPPORTED, NOMEM; *out is NULL then.   Threads that it
- * starts have ended when it returns: safe in a process that will fork.
+ * anonymous memory, shared by forks as long as nobody writes to it, or mapped from cache_dir. The
+ * file may be replaced (by rename) afterwards. Errors: IO, FORMAT, UNSUPPORTED, NOMEM; *out is NULL
+ * then.   Threads that it starts have ended when it returns: safe in a process that will fork.
  */
 llm_code_t llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err);
 void llm_model_close(llm_model_t *m);
+/*
+ * Writes the packed weights of a model that was opened with a cache_dir into that folder, in about
+ * the time that its disk needs for them, and removes files of ours there that nobody has used for
+ * 30 days. Errors: IO, NOMEM; ARG: the model's files changed while it was opened, or it was opened
+ * otherwise. Nothing is left behind then.
+ */
+llm_code_t llm_model_keep(const llm_model_t *m, const char *cache_dir, llm_err_t *err);
 const llm_model_info_t *llm_model_info(const llm_model_t *m);
 /*
  * A number that changes when a file of the model does: of names, devices, inodes, sizes and times

@@ -117,11 +117,12 @@ struct llm_model {
     int32_t          decoder_start_id, forced_bos_id, forced_eos_id;    /* -1: none */
 
     /*
-     * One private anonymous mapping with all packed matrices and float vectors; NULL when
-     * check_only.
+     * One mapping with all packed matrices and float vectors, anonymous and private or of a file
+     * (store.h); NULL when check_only.
      */
     void            *weights;
     size_t           weights_bytes;
+    uint64_t         key;       /* names these weights among all (store.h); 0: they have no name */
     void            *meta;      /* heap blocks: layers, experts, strings, small tables */
     const char *const *unused;  /* names of tensors that nothing asked for, for llm inspect */
     uint32_t         n_unused;

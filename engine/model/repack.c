@@ -11,10 +11,11 @@
  * returns. All pieces before a taken one are taken, so the first error in that order is found
  * however the threads run.
  */
-#define _GNU_SOURCE     /* MAP_ANONYMOUS, madvise, sched_getaffinity */
+#define _GNU_SOURCE     /* sched_getaffinity */
 
 #include "base/pool.h"
 #include "model/bind.h"
+#include "model/store.h"
 #include "tensor/quantize.h"
 
 #include <errno.h>
@@ -24,10 +25,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HUGE_PAGE    ((size_t) 2 << 20)
-#define BATCH_BYTES  ((size_t) 256 << 10)   /* of the file, read at once: stays in the cache */
-#define PIECE_BYTES  (2 * HUGE_PAGE)        /* of the mapping: few huge pages have two writers */
-#define MAX_THREADS  16u
+#define BATCH_BYTES ((size_t) 256 << 10)    /* of the file, read at once: stays in the cache */
+#define PIECE_BYTES (2 * LLM_HUGE_PAGE)     /* of the mapping: few huge pages have two writers */
+#define MAX_THREADS 16u
 
 /* What one thread needs. */
 typedef struct {
@@ -343,26 +343,6 @@ cut(const llm_plan_t *plan, piece_t *out)
     return n;
 }
 
-/* Anonymous memory that starts at a huge page; NULL on failure. */
-static void *
-map_aligned(size_t size)
-{
-    uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) {
-        return NULL;
-    }
-    size_t head = (HUGE_PAGE - (uintptr_t) p % HUGE_PAGE) % HUGE_PAGE;
-    if (head > 0) {
-        munmap(p, head);
-    }
-    munmap(p + head + size, HUGE_PAGE - head);
-    p += head;
-    madvise(p, size, MADV_HUGEPAGE);
-    madvise(p, size, MADV_DONTDUMP);
-    return p;
-}
-
 static void
 lane_free(lane_t *lane)
 {
@@ -497,14 +477,17 @@ llm_repack(llm_model_t *m, const llm_plan_t *plan, const llm_src_t *src,
            const llm_model_conf_t *conf, llm_err_t *err)
 {
     /* plan->bytes <= SIZE_MAX / 2 */
-    size_t size = (plan->bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    m->weights = map_aligned(size);
+    size_t size = (plan->bytes + LLM_HUGE_PAGE - 1) / LLM_HUGE_PAGE * LLM_HUGE_PAGE;
+    m->weights_bytes = size;
+    if (llm_store_map(m, plan, conf)) {
+        point(m, plan);
+        return LLM_OK;
+    }
+    m->weights = llm_store_alloc(size);
     if (m->weights == NULL) {
         return llm_fail(err, LLM_E_NOMEM, "%s: no memory for %zu bytes of weights: %s", src->path,
                         size, strerror(errno));
     }
-    m->weights_bytes = size;
-
     llm_code_t rc = pack(m, plan, src, conf, err);
     if (rc == LLM_OK && mprotect(m->weights, size, PROT_READ) != 0) {
         rc = llm_fail(err, LLM_E_NOMEM, "%s: %zu bytes of weights cannot be made read-only: %s",

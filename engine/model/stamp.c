@@ -1,6 +1,7 @@
 /*
  * stamp.c - tells one version of a model's files from another without opening them.
  */
+#include "base/hash.h"
 #include "llm.h"
 #include "model/gguf.h"
 
@@ -11,21 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* FNV-1a, 64 bits */
-#define FNV_START  0xcbf29ce484222325
-#define FNV_PRIME  0x100000001b3
-
 #define SUFFIX_BYTES  20        /* "-00001-of-00002.gguf", see gguf_split.c */
-
-static uint64_t
-mix(uint64_t hash, const void *data, size_t n)
-{
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++) {
-        hash = (hash ^ p[i]) * FNV_PRIME;
-    }
-    return hash;
-}
 
 static uint64_t
 file_stamp(const char *name, const struct stat *st)
@@ -34,7 +21,7 @@ file_stamp(const char *name, const struct stat *st)
         st->st_dev, st->st_ino, (uint64_t) st->st_size,
         (uint64_t) st->st_mtim.tv_sec, (uint64_t) st->st_mtim.tv_nsec,
     };
-    return mix(mix(FNV_START, name, strlen(name)), facts, sizeof(facts));
+    return llm_hash(llm_hash(LLM_HASH_START, name, strlen(name)), facts, sizeof(facts));
 }
 
 /* A sum does not depend on the order of the directory. */

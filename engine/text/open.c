@@ -6,6 +6,7 @@
  */
 #include "base/unicode.h"
 #include "model/bind.h"
+#include "model/store.h"
 #include "model/source_hf.h"
 #include "tensor/quantize.h"
 #include "text/card.h"
@@ -382,6 +383,7 @@ llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err)
         return llm_fail(err, LLM_E_NOMEM, "%s: no memory", conf->weights);
     }
     m->decoder_start_id = m->forced_bos_id = m->forced_eos_id = -1;
+    llm_store_stamp(m, conf);
 
     llm_code_t rc = open_file(&f, conf->weights, err);
     if (rc == LLM_OK) {
