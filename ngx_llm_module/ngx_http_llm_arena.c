@@ -40,6 +40,7 @@ static llm_model_t *ngx_http_llm_arena_weights(ngx_http_llm_model_t *model,
     ngx_str_t *path, ngx_log_t *log);
 static void ngx_http_llm_arena_progress(void *data, size_t done,
     size_t total);
+static void ngx_http_llm_arena_unused(void *data, const char *reason);
 static void ngx_http_llm_arena_cleanup(void *data);
 static void ngx_http_llm_arena_free(ngx_http_llm_instance_t *instance);
 
@@ -304,8 +305,10 @@ ngx_http_llm_arena_load(ngx_http_llm_model_t *model, ngx_log_t *log)
     instance->loaded = ngx_time();
 
     ngx_log_error(NGX_LOG_NOTICE, log, 0,
-                  "llm_model \"%V\": %uz MB of weights loaded in %uL ms",
+                  "llm_model \"%V\": %uz MB of weights %s in %uL ms",
                   &model->name, size >> 20,
+                  llm_model_info(instance->model)->mapped ? "mapped"
+                                                          : "loaded",
                   (ngx_http_llm_now() - start) / 1000000);
 
     return instance;
@@ -339,12 +342,21 @@ ngx_http_llm_arena_weights(ngx_http_llm_model_t *model, ngx_str_t *path,
     conf.quantize = model->key.quantize[0] ? model->key.quantize : NULL;
     conf.progress = ngx_http_llm_arena_progress;
     conf.progress_ctx = &progress;
+    conf.unused = ngx_http_llm_arena_unused;
+
+    if (model->cache_path->len) {
+        conf.cache_dir = (char *) model->cache_path->data;
+    }
 
     if (llm_model_open(&m, &conf, &err) != LLM_OK) {
         ngx_log_error(NGX_LOG_EMERG, log, 0,
                       "llm_model \"%V\" cannot be loaded: %s in %s:%ui",
                       &model->name, err.msg, model->file, model->line);
         return NULL;
+    }
+
+    if (conf.cache_dir && !llm_model_info(m)->mapped) {
+        ngx_http_llm_cache_keep(model, m, log);
     }
 
     return m;
@@ -371,6 +383,17 @@ ngx_http_llm_arena_progress(void *data, size_t done, size_t total)
     ngx_log_error(NGX_LOG_NOTICE, progress->log, 0,
                   "llm_model \"%V\": %uz of %uz MB loaded",
                   &progress->model->name, done >> 20, total >> 20);
+}
+
+
+static void
+ngx_http_llm_arena_unused(void *data, const char *reason)
+{
+    ngx_http_llm_progress_t *progress = data;
+
+    ngx_log_error(NGX_LOG_NOTICE, progress->log, 0,
+                  "llm_model \"%V\": kept weights are not used: %s",
+                  &progress->model->name, reason);
 }
 
 

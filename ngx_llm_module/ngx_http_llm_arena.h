@@ -26,4 +26,12 @@ void ngx_http_llm_arena_leave(void);
 ngx_int_t ngx_http_llm_arena_add(ngx_conf_t *cf, ngx_http_llm_model_t *model);
 
 
+/*
+ * Writes the weights into the folder of llm_cache_path, in a process of its
+ * own (ngx_http_llm_cache.c).
+ */
+void ngx_http_llm_cache_keep(ngx_http_llm_model_t *model, llm_model_t *m,
+    ngx_log_t *log);
+
+
 #endif /* _NGX_HTTP_LLM_ARENA_H_INCLUDED_ */

@@ -1,0 +1,145 @@
+/*
+ * ngx_http_llm_cache.c - llm_cache_path: the folder for what outlives nginx.
+ *
+ * Only the user of the master reads and writes there: what lies in it is
+ * mapped as weights and believed as keys and values.
+ *
+ * Weights are written once and take as long as the disk does.  Nobody waits
+ * for that: a process forked from the master, which has the weights in
+ * memory that it shares, writes them while the workers start.
+ */
+#include "ngx_http_llm_conf.h"
+
+#include <sys/resource.h>
+
+
+static void ngx_http_llm_cache_writer(ngx_http_llm_model_t *model,
+    llm_model_t *m, ngx_log_t *log);
+
+
+char *
+ngx_http_llm_cache_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_main_conf_t *lmcf = conf;
+
+    ngx_str_t        *path, *value;
+    ngx_file_info_t   fi;
+
+    value = cf->args->elts;
+    path = &lmcf->cache_path;
+
+    if (path->len) {
+        return "is duplicate";
+    }
+
+    if (value[1].len == 0) {
+        return "must not be empty";
+    }
+
+    *path = value[1];
+
+    if (ngx_conf_full_name(cf->cycle, path, 0) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (path->len > 1 && path->data[path->len - 1] == '/') {
+        path->data[--path->len] = '\0';
+    }
+
+    if (ngx_process == NGX_PROCESS_SIGNALLER) {
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_create_dir(path->data, 0700) == NGX_FILE_ERROR
+        && ngx_errno != NGX_EEXIST)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           ngx_create_dir_n " \"%V\" failed", path);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_file_info(path->data, &fi) == NGX_FILE_ERROR) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           ngx_file_info_n " \"%V\" failed", path);
+        return NGX_CONF_ERROR;
+    }
+
+    if (!ngx_is_dir(&fi)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"llm_cache_path\" \"%V\" is not a directory",
+                           path);
+        return NGX_CONF_ERROR;
+    }
+
+    if ((fi.st_uid != geteuid() && fi.st_uid != 0) || (fi.st_mode & 022)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"llm_cache_path\" \"%V\" can be written by "
+                           "other users: it must belong to the user who "
+                           "starts nginx, with mode 0700", path);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/*
+ * The writer is a grandchild, so that init and not the master learns of its
+ * end.  In a master that runs already signals are blocked here.
+ */
+
+void
+ngx_http_llm_cache_keep(ngx_http_llm_model_t *model, llm_model_t *m,
+    ngx_log_t *log)
+{
+    pid_t  pid;
+
+    pid = fork();
+
+    if (pid == -1) {
+        ngx_log_error(NGX_LOG_WARN, log, ngx_errno,
+                      "llm_model \"%V\": fork() failed, the weights are not "
+                      "kept", &model->name);
+        return;
+    }
+
+    if (pid == 0) {
+        if (fork() == 0) {
+            ngx_http_llm_cache_writer(model, m, log);
+        }
+
+        _exit(0);
+    }
+
+    (void) waitpid(pid, NULL, 0);
+}
+
+
+/* it must not keep the ports of an nginx that has ended */
+
+static void
+ngx_http_llm_cache_writer(ngx_http_llm_model_t *model, llm_model_t *m,
+    ngx_log_t *log)
+{
+    llm_err_t         err;
+    ngx_uint_t        i;
+    ngx_listening_t  *ls;
+
+    (void) setsid();
+    (void) setpriority(PRIO_PROCESS, 0, 10);
+
+    ls = ngx_cycle->listening.elts;
+
+    for (i = 0; i < ngx_cycle->listening.nelts; i++) {
+        if (ls[i].fd != (ngx_socket_t) -1) {
+            (void) ngx_close_socket(ls[i].fd);
+        }
+    }
+
+    if (llm_model_keep(m, (char *) model->cache_path->data, &err) != LLM_OK) {
+        ngx_time_update();
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "llm_model \"%V\": weights cannot be kept: %s",
+                      &model->name, err.msg);
+    }
+}

@@ -1,0 +1,135 @@
+# cache.t - llm_cache_path: later starts map the weights that the first one left there, and nothing that goes wrong
+# with the folder keeps nginx from serving.
+
+use strict;
+use warnings;
+use lib 't/lib';
+
+use Test::More;
+
+use LLM::HTTP;
+use LLM::Nginx;
+
+LLM::Nginx::skip_all('the module is not built') unless LLM::Nginx::available();
+
+my $model = 'weights %%ROOT%%/t/fixtures/gguf/llama-Q8_0.gguf; kv_cache 4m;';
+my $n = LLM::Nginx->new(workers => 2);
+
+sub conf {
+    my ($path) = @_;
+    return "llm_model m { $model } server { listen 127.0.0.1:%%PORT%%; location / { llm_pass m; } } $path";
+}
+
+sub files { my ($dir, $what) = @_; my @found = glob "$dir/$what-*.llm"; return @found }
+
+sub answer {
+    my ($server) = @_;
+    my $x = LLM::HTTP->new(port => $server->port)->post('/generate',
+        { inputs => 'hello world', parameters => { max_new_tokens => 8, ignore_eos => \1 } });
+    return $x->status == 200 ? $x->json->{generated_text} : 'status ' . $x->status;
+}
+# Lines of the log since the last call.
+my %seen;
+sub news {
+    my ($server) = @_;
+    my $log = $server->log;
+    my $new = substr $log, $seen{$server} // 0;
+    $seen{$server} = length $log;
+    return $new;
+}
+
+# -- the directive
+
+my $c = LLM::Nginx->new;
+$c->conf(conf('llm_cache_path cache;'));
+my ($status, $out) = $c->check;
+is $status, 0, 'nginx -t' or diag $out;
+is sprintf('%04o', (stat $c->dir . '/cache')[2] & 07777), '0700', 'the folder is made, below the prefix, for its user alone';
+
+for (
+    [ 'llm_cache_path cache; llm_cache_path other;', qr/"llm_cache_path" directive is duplicate in .*:\d+/, 'twice' ],
+    [ 'llm_cache_path "";', qr/"llm_cache_path" directive must not be empty in .*:\d+/, 'empty' ],
+    [ 'llm_cache_path no/such;', qr{mkdir\(\) "\S+/no/such" failed .*in .*:\d+}, 'below a folder that is not there' ],
+    [ 'llm_cache_path nginx.conf;', qr{"\S+/nginx.conf" is not a directory in .*:\d+}, 'a file' ],
+    [ 'llm_cache_path open;', qr{"\S+/open" can be written by other users: .*mode 0700 in .*:\d+}, 'open to others' ],
+    [ 'server { llm_cache_path cache; }', qr/"llm_cache_path" directive is not allowed here/, 'in a server' ],
+) {
+    my ($text, $re, $name) = @$_;
+    mkdir $c->dir . '/open';
+    chmod 0777, $c->dir . '/open';
+    $c->conf(conf($text));
+    ($status, $out) = $c->check;
+    ok $status != 0 && $out =~ $re, $name or diag $out;
+}
+
+# -- weights
+
+my $dir = $n->dir . '/cache';
+$n->conf(conf(''));
+$n->start;
+my $text = answer($n);
+ok length $text && $text !~ /^status/, 'an answer without the folder';
+$n->stop;
+
+news($n);
+$n->conf(conf('llm_cache_path cache;'));
+$n->start;
+like news($n), qr/MB of weights loaded in/, 'the first start packs';
+is answer($n), $text, 'the same answer';
+ok $n->wait_for(sub { files($dir, 'weights') }), 'and keeps what it has packed';
+my ($file) = files($dir, 'weights');
+is sprintf('%04o', (stat $file)[2] & 07777), '0600', 'for its user alone';
+ok $n->reload, 'reload';
+unlike news($n), qr/MB of weights (?:loaded|mapped)/, 'which takes the weights that are there';
+$n->stop;
+
+$n->start;
+like news($n), qr/MB of weights mapped in/, 'the second start maps';
+is answer($n), $text, 'the same answer';
+my $other = LLM::Nginx->new;
+$other->conf(conf("llm_cache_path $dir;"));
+$other->start;
+like $other->log, qr/MB of weights mapped in/, 'another nginx maps the same';
+is answer($other), $text, 'the same answer';
+$other->stop;
+is answer($n), $text, 'still the same answer';
+$n->stop;
+
+# a file that is cut short
+truncate $file, 5000 or die "$file: $!\n";
+$n->start;
+my $log = news($n);
+like $log, qr/\[notice\].*kept weights are not used: \Q$file\E: it has 5000 bytes/, 'a damaged file is not used';
+like $log, qr/MB of weights loaded in/, 'but the model';
+is answer($n), $text, 'the same answer';
+ok $n->wait_for(sub { -s $file > 5000 }), 'and the file is written anew';
+$n->stop;
+$n->start;
+like news($n), qr/MB of weights mapped in/, 'which the next start maps';
+$n->stop;
+
+# two that start at once with nothing kept
+unlink $file;
+$other->conf(conf("llm_cache_path $dir;"));
+$_->{pid} = $_->_spawn for $n, $other;
+for my $server ($n, $other) {
+    ok $server->wait_for(sub { $server->workers == $server->{workers} && answer($server) eq $text }, 60), 'answers';
+}
+ok $n->wait_for(sub { files($dir, 'weights') && !@{[ glob "$dir/*.llm.*" ]} }), 'one file is left';
+$_->stop for $n, $other;
+news($n);
+$n->start;
+like news($n), qr/MB of weights mapped in/, 'a good one';
+$n->stop;
+
+# a folder in which the file cannot be made
+unlink $file;
+mkdir $file;
+$n->start;
+ok $n->wait_log(qr/\[warn\].*weights cannot be kept: \Q$file\E/), 'a warning when weights cannot be kept';
+is answer($n), $text, 'and the model serves';
+$n->stop;
+is_deeply [ glob "$dir/*.llm.*" ], [], 'nothing half-written is left';
+rmdir $file;
+
+done_testing;
