@@ -19,9 +19,11 @@ my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 my $n = LLM::Nginx->new(workers => 2);
 $n->conf(<<'EOC');
     llm_model m { weights %%ROOT%%/t/fixtures/gguf/smollm2-Q4_1.gguf; context 512; kv_cache 32m; }
+    llm_model alone { weights %%ROOT%%/t/fixtures/gguf/smollm2-Q4_1.gguf; context 512; kv_cache 32m; speculate 0; }
     server {
         listen 127.0.0.1:%%PORT%% reuseport;
         location / { llm_pass m; }
+        location /alone/ { llm_pass alone; }
         location /off/ { llm_pass m; llm_grammar off; }
         location /hook/ {
             llm_pass m;
@@ -57,6 +59,22 @@ subtest 'regex' => sub {
                 or diag explain $j;
         }
     }
+};
+
+subtest 'what is certain is drafted' => sub {
+    my $drafts = sub {
+        my ($result) = @_;
+        return $http->get('/metrics')->body =~ /^llm_engine_draft_tokens\{model="m",kind="grammar",result="$result"\} (\d+)$/m ? $1 : -1;
+    };
+    my $before = $drafts->('kept');
+    ok $before >= 0, 'counted';
+    for my $seed (1 .. 6) {
+        my %p = (max_new_tokens => 100, grammar => regex('(the river, ?at night: ?[a-z]{1,3};){3}'), details => $true, seed => $seed,
+            $seed % 2 ? (do_sample => $true, temperature => 0.8) : ());
+        my ($with, $without) = map { $http->post("$_/generate", { inputs => "abc $seed", parameters => \%p })->json } '', '/alone';
+        is_deeply $with, $without, "seed $seed: the same as without: $with->{generated_text}";
+    }
+    cmp_ok $drafts->('kept'), '>', $before, 'drafts were kept';
 };
 
 subtest 'events, and all details' => sub {
