@@ -92,10 +92,11 @@
                         _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 
 /*
- * register blocks: vectors of rows in a matrix product, tokens of a float product, rows of
- * attention
+ * register blocks: vectors of rows in a matrix product of many tokens, tokens of one of few, tokens
+ * of a float product, rows of attention
  */
 #define NV      2
+#define THIN_TOKENS 8
 #define FT      6
 #define ATTN_R  8
 #define VALUE_ROWS_WIDE 6 /* more rows than this take 2 vectors of values at once instead of 4 */

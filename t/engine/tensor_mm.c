@@ -118,7 +118,8 @@ test_product(const llm_kern_t *k, uint32_t type, uint32_t rows, uint32_t cols, u
 static void
 test_bits(const llm_kern_t *k, uint32_t type, uint32_t rows, uint32_t cols)
 {
-    static const uint32_t batches[] = { 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 16, 17, 31, 64, 65, 70 };
+    static const uint32_t batches[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 24, 25,
+                                        31, 64, 65, 70 };
     const uint32_t n_max = 70;
     llm_mat_t m;
     uint8_t *file = NULL;
