@@ -303,6 +303,7 @@ llm_sched_compose(llm_sched_t *s)
     uint32_t n_streams = count_streams(s), budget = prompt_budget(s, n_streams);
     uint32_t slack = prompt_slack(budget);
     /* the more streams fill the step, the more a row costs: they share the drafts */
+    s->n_streams = n_streams;
     uint32_t n_each = n_streams > 0 ? LLM_SPEC_MAX / n_streams : 0;
     for (uint32_t i = 0; i < s->n_seqs; i++) {
         llm_seq_t *q = &s->seqs[i];

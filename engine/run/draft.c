@@ -24,6 +24,9 @@
 #define CATCH_UP_NS (60 * 1000000ull)   /* for what the draft model is behind, in one step */
 #define MIN_CATCH_UP 32
 #define FIRST_CATCH_UP 128      /* tokens while their time is not known */
+#define PLAIN_EVERY 32          /* steps after which one is without drafts, to know its time */
+#define PLAIN_SOON 8            /* while there is none for this number of streams */
+#define STALE 256               /* steps after which the time of a pass is not known any more */
 #define MAX_LAG 16              /* tokens worth reading for each that is still to come */
 
 struct llm_drafter {
@@ -38,8 +41,10 @@ struct llm_drafter {
     const float       *logits;
     /* [n_threads][the model's vocabulary]: where the draft model's is smaller; NULL otherwise */
     float             *padded;
-    /* smoothed, 0: not measured yet: a token of catching up; a pass for one more draft */
-    double             token_ns, pass_ns;
+    double             token_ns;                /* of catching up, smoothed; 0: not measured yet */
+    llm_line_t         pass;                    /* ns of a pass for one more draft, by its tokens */
+    uint64_t           plain_at, pass_at;       /* the last step without drafts, and with a pass */
+    uint32_t           plain_streams;           /* streams of the former */
 };
 
 /* ---------------------------------------------------------- which models go together */
@@ -103,25 +108,47 @@ skip_known(const llm_sched_t *s, llm_seq_t *q)
     }
 }
 
-/* Time of one more draft for every sequence that wants one, that of a step being 1. */
+static uint64_t
+step_no(const llm_sched_t *s)
+{
+    return atomic_load_explicit(&s->stats->n_steps, memory_order_relaxed);
+}
+
+/* Time of making and checking one more draft for every stream, that of a step without being 1. */
 static float
 cost(const llm_sched_t *s)
 {
     const llm_drafter_t *d = s->drafter;
-    return d->pass_ns > 0 && s->decode_ns > 0
-               ? (float) (d->pass_ns / s->decode_ns)
-               : (float) d->m->info.weight_bytes / (float) s->m->info.weight_bytes;
+    double n = s->n_streams, usual = s->prefill_ns;
+    return (float) ((llm_line_at(&d->pass, n, d->token_ns) + n * llm_line_slope(&s->decode, usual))
+                    / llm_line_at(&s->decode, n, usual));
+}
+
+/* Whether this step should be without drafts, for the sake of comparison. */
+static bool
+plain_due(const llm_sched_t *s)
+{
+    const llm_drafter_t *d = s->drafter;
+    uint64_t since = step_no(s) - d->plain_at;
+    return s->decode.n == 0
+           || since >= (d->plain_streams == s->n_streams ? PLAIN_EVERY : PLAIN_SOON);
 }
 
 uint32_t
 llm_drafter_wanted(const llm_sched_t *s, llm_seq_t *q, uint32_t max)
 {
     const llm_slot_t *slot = q->slot;
-    uint32_t n_ctx = s->drafter->n_ctx, left = slot->n_prompt + slot->max_new - q->n_tokens;
+    const llm_drafter_t *d = s->drafter;
+    uint32_t n_ctx = d->n_ctx, left = slot->n_prompt + slot->max_new - q->n_tokens;
 
     skip_known(s, q);
-    if (q->undraftable || q->n_tokens > n_ctx || q->n_tokens - q->n_draft_past > MAX_LAG * left) {
+    if (max == 0 || plain_due(s) || q->undraftable || q->n_tokens > n_ctx
+        || q->n_tokens - q->n_draft_past > MAX_LAG * left)
+    {
         return 0;
+    }
+    if (d->pass.n == 0 || step_no(s) - d->pass_at >= STALE) {
+        return 1;       /* what it costs is not known */
     }
     /* the last draft is not an input of the draft model any more */
     uint32_t n = n_ctx - q->n_tokens + 1;
@@ -265,12 +292,18 @@ propose(llm_sched_t *s)
 }
 
 void
-llm_drafter_run(llm_sched_t *s)
+llm_drafter_run(llm_sched_t *s, bool timed)
 {
     llm_drafter_t *d = s->drafter;
     uint32_t n = catch_up(s);
 
-    while (d->n_batch > 0) {
+    if (d->n_batch > 0) {
+        d->pass_at = step_no(s);
+    } else if (timed) {
+        d->plain_at = step_no(s);
+        d->plain_streams = s->n_streams;
+    }
+    for (; d->n_batch > 0; n = d->n_batch) {
         uint64_t t0 = llm_now_ns();
         llm_fwd_run(d->fwd, d->batch, d->n_batch);
         if (d->n_rows > 0) {
@@ -282,9 +315,8 @@ llm_drafter_run(llm_sched_t *s)
         if (n >= MIN_CATCH_UP) {
             llm_sched_smooth(&d->token_ns, ns / n);
         } else {
-            llm_sched_smooth(&d->pass_ns, ns);
+            llm_line_add(&d->pass, n, ns);
         }
-        n = 0;
     }
     for (uint32_t b = 0; b < s->n_batch; b++) {
         llm_seq_t *q = &s->seqs[s->who[b]];

@@ -357,6 +357,16 @@ finish_ended(llm_sched_t *s)
     }
 }
 
+static uint32_t
+count_rows(const llm_sched_t *s)
+{
+    uint32_t n = 0;
+    for (uint32_t b = 0; b < s->n_batch; b++) {
+        n += s->batch[b].n;
+    }
+    return n;
+}
+
 bool
 llm_sched_step(llm_sched_t *s)
 {
@@ -378,7 +388,7 @@ llm_sched_step(llm_sched_t *s)
     uint64_t t0 = llm_now_ns(), t_draft = 0;
     n_prefill += encode_all(s);
     if (s->drafter != NULL) {
-        llm_drafter_run(s);
+        llm_drafter_run(s, n_prefill == 0);
         t_draft = llm_now_ns() - t0;
     }
     if (s->n_batch > 0) {
@@ -394,7 +404,7 @@ llm_sched_step(llm_sched_t *s)
         llm_sched_smooth(&s->prefill_ns, (double) (t1 - t0 - t_draft) / n);
     } else {
         llm_sched_count(&s->stats->decode_ns, t1 - t0);
-        llm_sched_smooth(&s->decode_ns, (double) (t1 - t0 - t_draft));
+        llm_line_add(&s->decode, count_rows(s), (double) (t1 - t0 - t_draft));
     }
     publish(s, t1);
     finish_ended(s);

@@ -64,7 +64,8 @@ struct llm_sched {
     uint32_t          *who;             /* [n_parallel]: batch entry -> seqs index */
     uint32_t           n_batch;
     double             prefill_ns;      /* smoothed time of one prompt token; 0: not measured yet */
-    double             decode_ns;       /* and of a step without prompt tokens and drafting */
+    llm_line_t         decode;          /* ns of a step without prompt tokens, by its rows */
+    uint32_t           n_streams;       /* of this step: those that want their next token */
     const int32_t     *eos;             /* ids that end a generation */
     uint32_t           n_eos;
     llm_constrain_t   *constrain;
@@ -128,9 +129,10 @@ uint32_t llm_drafter_wanted(const llm_sched_t *s, llm_seq_t *q, uint32_t max);
 
 /*
  * Makes the drafts that sequences of the step want (n_wanted) and adds them to the step. A sequence
- * that the draft model has not followed gets none until it has caught up.
+ * that the draft model has not followed gets none until it has caught up. timed: the step has no
+ * prompt tokens, its time is that of its rows.
  */
-void llm_drafter_run(llm_sched_t *s);
+void llm_drafter_run(llm_sched_t *s, bool timed);
 
 /* The step has been taken: n_past of the sequence says what was kept of its drafts. */
 void llm_drafter_settle(llm_sched_t *s, llm_seq_t *q);

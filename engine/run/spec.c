@@ -18,6 +18,8 @@
 #define FIRST_TRIED 2.0f        /* as if so many had been tried ... */
 #define FIRST_RIGHT 1.5f        /* ... and so many right */
 #define FORGET     0.9f         /* what is left of that at each step with drafts */
+#define LINE_FORGET 0.98        /* and of the weight of a point with each one that follows */
+#define LINE_USUAL 4.0          /* how much points must spread to count as much as what is usual */
 
 /* Tokens before a and b that are equal, with tokens[a] and tokens[b], up to ENOUGH. */
 static uint32_t
@@ -115,8 +117,12 @@ llm_odds_wanted(llm_odds_t *o, uint32_t max, float cost)
         o->pause /= 2;
         return n;
     }
+    if (cost >= 1) {
+        return 0;
+    }
+    bool rested = o->pause > 0;
     o->rest = o->pause = longer(o->pause);
-    return 1;
+    return rested;
 }
 
 void
@@ -124,4 +130,32 @@ llm_odds_learn(llm_odds_t *o, uint32_t n_drafts, uint32_t n_kept)
 {
     o->tried = FORGET * o->tried + (float) (n_kept < n_drafts ? n_kept + 1 : n_drafts);
     o->right = FORGET * o->right + (float) n_kept;
+}
+
+void
+llm_line_add(llm_line_t *l, double x, double y)
+{
+    if (l->n > 0 && y > 3 * l->y) {
+        y = 3 * l->y;           /* another process had the cores */
+    }
+    l->n = LINE_FORGET * l->n + 1;
+    double dx = x - l->x;
+    l->x += dx / l->n;
+    l->y += (y - l->y) / l->n;
+    l->xx = LINE_FORGET * l->xx + dx * (x - l->x);
+    l->xy = LINE_FORGET * l->xy + dx * (y - l->y);
+}
+
+double
+llm_line_slope(const llm_line_t *l, double usual)
+{
+    double slope = (l->xy + LINE_USUAL * usual) / (l->xx + LINE_USUAL);
+    double most = l->y / l->x;          /* nothing costs less than nothing */
+    return slope < 0 ? 0 : slope < most ? slope : most;
+}
+
+double
+llm_line_at(const llm_line_t *l, double x, double usual)
+{
+    return l->y + llm_line_slope(l, usual) * (x - l->x);
 }

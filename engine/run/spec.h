@@ -40,10 +40,19 @@ typedef struct {
 /*
  * How many drafts, up to max, make the most tokens for their time; to be called once for each step.
  * cost: time of making and checking a draft, that of a step without being 1. When none is worth it
- * a single one is still tried, after pauses that grow.
+ * a single one is still tried after pauses that grow, unless not even right ones are.
  */
 uint32_t llm_odds_wanted(llm_odds_t *o, uint32_t max, float cost);
 /* Of n_drafts > 0, n_kept were kept. */
 void llm_odds_learn(llm_odds_t *o, uint32_t n_drafts, uint32_t n_kept);
+
+/* A straight line through the last points (x > 0, y > 0), for the time of a step by its rows. */
+typedef struct { double n, x, y, xx, xy; } llm_line_t;    /* weight, means, sums around the means */
+
+void llm_line_add(llm_line_t *l, double x, double y);
+/* y of one more x, at least 0; the less the points tell, the nearer to `usual`. */
+double llm_line_slope(const llm_line_t *l, double usual);
+/* y at x. At least one point must be there. */
+double llm_line_at(const llm_line_t *l, double x, double usual);
 
 #endif

@@ -131,11 +131,37 @@ test_odds(void)
     is_int(llm_odds_wanted(&o, 1, 0.1f), 1, "or just as many");
 }
 
+/* Points of a line, with and without what disturbs it; the measure is the line itself. */
+static void
+test_line(void)
+{
+    llm_line_t l = { 0 };
+    srand(5);
+    for (int i = 0; i < 300; i++) {
+        double x = 1 + rand() % 9, noise = 0.9 + 0.2 * rand() / RAND_MAX;
+        llm_line_add(&l, x, (16 + 2 * x) * noise * (i % 37 == 36 ? 20 : 1));
+    }
+    double slope = llm_line_slope(&l, 0.5), at = llm_line_at(&l, 1, 0.5);
+    ok(slope > 1 && slope < 3 && at > 15 && at < 24, "a line of 16 + 2 x: slope %.2f, %.2f at 1", slope, at);
+    for (int i = 0; i < 300; i++) {
+        llm_line_add(&l, i % 64 == 0 ? 16 : 32, i % 64 == 0 ? 36 : 68);
+    }
+    slope = llm_line_slope(&l, 0.5);
+    ok(slope > 1.5 && slope < 2.5, "one point of 64 elsewhere is enough: slope %.2f", slope);
+    l = (llm_line_t) { 0 };
+    llm_line_add(&l, 4, 20);
+    ok(llm_line_slope(&l, 3) == 3 && llm_line_at(&l, 2, 3) == 14, "a single point: as usual");
+    ok(llm_line_slope(&l, 9) == 5 && llm_line_at(&l, 2, 9) == 10, "but nothing is for nothing");
+    llm_line_add(&l, 400, 1);
+    ok(llm_line_slope(&l, 3) == 0, "more is never cheaper");
+}
+
 int
 main(void)
 {
     test_lookup();
     test_trust();
     test_odds();
+    test_line();
     return done_testing();
 }

@@ -210,7 +210,7 @@ check_draft(const char *file, const char *draft, luck_t luck)
         }
         uint64_t drafted = st.n_drafted[LLM_DRAFT_MODEL], kept = st.n_kept[LLM_DRAFT_MODEL];
         bool lucky = luck == ALWAYS ? kept + N_JOBS >= drafted : luck == OFTEN ? 2 * kept > drafted : 2 * kept < drafted;
-        ok(good && differ == 0 && drafted > 0 && kept <= drafted && (lucky || measured) && (ways[w].speculate > 0) == (st.n_drafted[0] > 0)
+        ok(good && differ == 0 && (drafted > 0 || measured) && kept <= drafted && (lucky || measured) && (ways[w].speculate > 0) == (st.n_drafted[0] > 0)
                && st.n_decode_tokens == base.n_decode_tokens,
            "%s drafts %u, %d at once: the same bits (%d differ; %llu of %llu kept, %llu steps for %llu, %llu paused)", draft, conf.n_draft,
            ways[w].at_once, differ, (unsigned long long) kept, (unsigned long long) drafted, (unsigned long long) st.n_steps,
