@@ -19,16 +19,25 @@ typedef struct {
     const llm_act_t *act;
     float           *out;
     size_t           ld_out;
-    uint32_t         tiles_per_chunk, n_tiles;
+    uint32_t         n_tiles;
+    /* chunks 0 .. n_large-1 of `large` tiles, then chunks of `small` ones */
+    uint32_t         n_large, large, small;
 } mm_ctx_t;
+
+static uint32_t
+chunk_start(const mm_ctx_t *c, uint32_t i)
+{
+    uint32_t t = i < c->n_large ? i * c->large
+                                : c->n_large * c->large + (i - c->n_large) * c->small;
+    return t < c->n_tiles ? t : c->n_tiles;
+}
 
 static void
 mm_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
 {
     (void) i_thread;
     const mm_ctx_t *c = ctx;
-    uint32_t t0 = i_chunk * c->tiles_per_chunk;
-    uint32_t t1 = t0 + c->tiles_per_chunk < c->n_tiles ? t0 + c->tiles_per_chunk : c->n_tiles;
+    uint32_t t0 = chunk_start(c, i_chunk), t1 = chunk_start(c, i_chunk + 1);
     uint32_t first = 0, row0 = 0;
 
     for (uint32_t p = 0; p < c->lin->n_parts; p++) {
@@ -70,6 +79,27 @@ quant_row(llm_fwd_t *f, void *ctx, uint32_t row)
     f->k->quant(ctx, row, row + 1);
 }
 
+/*
+ * Chunks small enough that a thread which loses its core holds up little, and large enough that
+ * claiming one (some 50 ns) does not show: at least 16 KB of weights for one token. The last
+ * quarter goes in smaller ones, so that the threads end together. Returns their number.
+ */
+static uint32_t
+cut(mm_ctx_t *c, uint32_t n_threads, size_t bytes)
+{
+    size_t floor_bytes = c->act->n == 1 ? 16384 : 4096, tile_bytes = bytes / c->n_tiles;
+    uint32_t least = (uint32_t) ((floor_bytes + tile_bytes - 1) / tile_bytes);
+    uint32_t want = n_threads * 8, even = c->act->n > 1;    /* the wide kernels take pairs */
+
+    c->large = (c->n_tiles + want - 1) / want;
+    c->large = c->large > least ? c->large : least;
+    c->small = c->large / 4 > least ? c->large / 4 : least;
+    c->large += even && c->large > 1 && c->large % 2;
+    c->small += even && c->small > 1 && c->small % 2;
+    c->n_large = (uint32_t) ((uint64_t) c->n_tiles * 3 / 4 / c->large);
+    return c->n_large + (c->n_tiles - c->n_large * c->large + c->small - 1) / c->small;
+}
+
 void
 llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in, uint32_t n,
                bool quantized, float *out, size_t ld_out)
@@ -89,23 +119,10 @@ llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in
         c.n_tiles += lin->part[p].n_tiles;
         bytes += llm_mat_bytes(&lin->part[p]);
     }
-
-    /*
-     * Chunks small enough that a thread which loses its core holds up little, and large enough that
-     * claiming one (some 50 ns) does not show: at least 16 KB of weights for one token.
-     */
-    uint32_t want = llm_pool_size(f->pool) * 8;
-    size_t floor_bytes = n == 1 ? 16384 : 4096;
-    if (bytes / want < floor_bytes) {
-        want = (uint32_t) (bytes / floor_bytes) + 1;
-    }
-    c.tiles_per_chunk = (c.n_tiles + want - 1) / want;
-    /* the wide kernels take tiles in pairs */
-    c.tiles_per_chunk += c.tiles_per_chunk > 1 && c.tiles_per_chunk % 2;
-    uint32_t n_chunks = (c.n_tiles + c.tiles_per_chunk - 1) / c.tiles_per_chunk;
-
+    uint32_t n_chunks = cut(&c, llm_pool_size(f->pool), bytes);
     if (n_chunks == 1 || llm_pool_size(f->pool) == 1) {
-        c.tiles_per_chunk = c.n_tiles;
+        c.n_large = 1;
+        c.large = c.n_tiles;
         mm_chunk(&c, 0, 0);
         return;
     }
