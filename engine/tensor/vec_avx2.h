@@ -28,8 +28,8 @@
 #define VI_AND(a, b)        _mm256_and_si256(a, b)
 #define VI_OR(a, b)         _mm256_or_si256(a, b)
 #define VI_XOR(a, b)        _mm256_xor_si256(a, b)
-#define VI_ADD32(a, b)      _mm256_add_epi32(a, b)
-#define VI_ADD16(a, b)      _mm256_add_epi16(a, b)
+#define VI_ADD32(a, b)      avx2_keep(_mm256_add_epi32(a, b))
+#define VI_ADD16(a, b)      avx2_keep(_mm256_add_epi16(a, b))
 #define VI_SRL16(a, n)      _mm256_srli_epi16(a, n)
 #define VI_SLL16(a, n)      _mm256_slli_epi16(a, n)
 #define VI_SLL32(a, n)      _mm256_slli_epi32(a, n)
@@ -118,6 +118,17 @@
 #define FT      3
 #define ATTN_R  4
 #define VALUE_ROWS_WIDE 2 /* more rows than this take 2 vectors of values at once instead of 4 */
+
+/*
+ * A sum that is made here and now: compilers turn a chain of integer additions into a tree, which
+ * needs more registers than there are.
+ */
+INLINE __m256i
+avx2_keep(__m256i sum)
+{
+    __asm__("" : "+x"(sum));
+    return sum;
+}
 
 /*
  * a * 2^n for integral n in [-252, 254], in two factors so that subnormal results and overflow come
