@@ -131,7 +131,12 @@ llm_code_t llm_kern_check(const char *name, llm_err_t *err);
 /* Whether llm_model_conf_t.quantize may have this value. */
 bool llm_model_can_quantize(const char *format);
 
-typedef enum { LLM_KV_F32 = 0, LLM_KV_F16 = 1 } llm_kv_type_t;
+/* Formats of the KV cache; q8_0: 8 bits a value and a scale for 32 of them. */
+typedef enum { LLM_KV_F32, LLM_KV_F16, LLM_KV_Q8_0, LLM_KV_COUNT } llm_kv_type_t;
+
+/* "f32", "f16", "q8_0" and back. False: no such name. */
+const char *llm_kv_name(llm_kv_type_t type);
+bool llm_kv_by_name(const char *name, llm_kv_type_t *out);
 
 /* Bytes that one token of context costs in the KV cache. */
 size_t llm_model_kv_bytes(const llm_model_t *m, llm_kv_type_t type);

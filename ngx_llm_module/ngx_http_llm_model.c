@@ -407,16 +407,10 @@ ngx_http_llm_set_kv_cache(ngx_conf_t *cf, ngx_http_llm_model_t *model,
         return NGX_CONF_OK;
     }
 
-    if (ngx_strcmp(value[2].data, "f16") == 0) {
-        model->key.engine.kv_type = LLM_KV_F16;
-
-    } else if (ngx_strcmp(value[2].data, "f32") == 0) {
-        model->key.engine.kv_type = LLM_KV_F32;
-
-    } else {
+    if (!llm_kv_by_name((char *) value[2].data, &model->key.engine.kv_type)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid type \"%V\" of \"kv_cache\", it must be "
-                           "\"f16\" or \"f32\"", &value[2]);
+                           "\"f32\", \"f16\" or \"q8_0\"", &value[2]);
         return NGX_CONF_ERROR;
     }
 

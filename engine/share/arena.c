@@ -122,7 +122,7 @@ resolve(llm_engine_conf_t *c, const llm_model_t *m, llm_err_t *err)
                         "context %u: the model has learned positions for %u tokens only", c->n_ctx,
                         m->dec.n_pos - m->dec.pos_offset);
     }
-    if (c->kv_type != LLM_KV_F32 && c->kv_type != LLM_KV_F16) {
+    if ((unsigned) c->kv_type >= LLM_KV_COUNT) {
         return llm_fail(err, LLM_E_ARG, "unknown type of the KV cache: %d", (int) c->kv_type);
     }
 

@@ -112,10 +112,36 @@ llm_act_bytes(uint32_t n, uint32_t k)
     return (blocks * n * sizeof(act_block_t) + 63) & ~(size_t) 63;
 }
 
+static const char *const kv_names[LLM_KV_COUNT] = {
+    [LLM_KV_F32] = "f32", [LLM_KV_F16] = "f16", [LLM_KV_Q8_0] = "q8_0",
+};
+
+const char *
+llm_kv_name(llm_kv_type_t type)
+{
+    return kv_names[type];
+}
+
+bool
+llm_kv_by_name(const char *name, llm_kv_type_t *out)
+{
+    for (int i = 0; i < LLM_KV_COUNT; i++) {
+        if (strcmp(kv_names[i], name) == 0) {
+            *out = (llm_kv_type_t) i;
+            return true;
+        }
+    }
+    return false;
+}
+
 size_t
 llm_kv_head_bytes(llm_kv_type_t type, uint32_t head_dim)
 {
-    return (size_t) 2 * LLM_KV_PAGE * head_dim * (type == LLM_KV_F32 ? 4 : 2);
+    size_t half = LLM_KV_PAGE * head_dim * llm_kv_value_bytes(type);
+    if (type == LLM_KV_Q8_0) {
+        half += llm_kv_blocks(head_dim) * LLM_KV_PAGE * sizeof(uint16_t);
+    }
+    return 2 * half;
 }
 
 size_t

@@ -45,8 +45,12 @@ typedef enum { LLM_ACT_RELU, LLM_ACT_SILU, LLM_ACT_GELU, LLM_ACT_GELU_TANH } llm
  * (layer, kv head) it has a K block stored dimension-major, K[head_dim][LLM_KV_PAGE], so that one
  * load covers one dimension of all tokens and scores need no horizontal sums, and a V block stored
  * token-major, V[LLM_KV_PAGE][head_dim].
+ * q8_0: signed bytes, and behind those of each block their scales, f16, one for a token and (up to)
+ * LLM_KV_BLOCK dimensions: scale[ceil(head_dim / LLM_KV_BLOCK)][LLM_KV_PAGE]. A value is off by at
+ * most half its scale, the smallest f16 that is no less than 1/127 of the largest |value|.
  */
-#define LLM_KV_PAGE 32
+#define LLM_KV_PAGE  32
+#define LLM_KV_BLOCK 32
 
 /*
  * Bytes of the K and V blocks of one (layer, kv head) in a page; a multiple of 64. V starts at half
@@ -55,7 +59,7 @@ typedef enum { LLM_ACT_RELU, LLM_ACT_SILU, LLM_ACT_GELU, LLM_ACT_GELU_TANH } llm
 size_t llm_kv_head_bytes(llm_kv_type_t type, uint32_t head_dim);
 
 /* Pages that attention asks for before it reads them. */
-#define LLM_ATTN_AHEAD 2
+#define LLM_ATTN_AHEAD 4
 
 /*
  * Attention of n_q consecutive tokens of one sequence, for the query heads that share one kv head,

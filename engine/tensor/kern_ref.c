@@ -152,25 +152,36 @@ llm_ref_kv_store(uint8_t *block, llm_kv_type_t type, uint32_t head_dim, uint32_t
                  const float *k, const float *v)
 {
     uint8_t *vblock = block + llm_kv_head_bytes(type, head_dim) / 2;
-    if (type == LLM_KV_F32) {
-        float *kd = (float *) block, *vd = (float *) vblock;
-        for (uint32_t d = 0; d < head_dim; d++) {
-            kd[(size_t) d * LLM_KV_PAGE + row] = k[d];
-            vd[(size_t) row * head_dim + d] = v[d];
-        }
-    } else {
-        uint16_t *kd = (uint16_t *) block, *vd = (uint16_t *) vblock;
-        for (uint32_t d = 0; d < head_dim; d++) {
-            kd[(size_t) d * LLM_KV_PAGE + row] = llm_f32_to_f16(k[d]);
-            vd[(size_t) row * head_dim + d] = llm_f32_to_f16(v[d]);
+    if (type == LLM_KV_Q8_0) {
+        llm_kv_store_q8(block, vblock, head_dim, row, k, v);
+        return;
+    }
+    for (uint32_t d = 0; d < head_dim; d++) {
+        size_t ki = (size_t) d * LLM_KV_PAGE + row, vi = (size_t) row * head_dim + d;
+        if (type == LLM_KV_F32) {
+            ((float *) block)[ki] = k[d];
+            ((float *) vblock)[vi] = v[d];
+        } else {
+            ((uint16_t *) block)[ki] = llm_f32_to_f16(k[d]);
+            ((uint16_t *) vblock)[vi] = llm_f32_to_f16(v[d]);
         }
     }
 }
 
+/* Value number i of a K or V block: dimension d of the token in row `row`. */
 static inline double
-kv_value(const uint8_t *p, llm_kv_type_t type, size_t i)
+kv_value(const llm_attn_t *a, const uint8_t *block, size_t i, uint32_t d, uint32_t row)
 {
-    return type == LLM_KV_F32 ? ((const float *) p)[i] : llm_f16_to_f32(((const uint16_t *) p)[i]);
+    switch (a->type) {
+    case LLM_KV_F32:
+        return ((const float *) block)[i];
+    case LLM_KV_F16:
+        return llm_f16_to_f32(((const uint16_t *) block)[i]);
+    default:
+        d -= d % LLM_KV_BLOCK;
+        return (double) ((const int8_t *) block)[i]
+               * llm_f16_to_f32(llm_kv_scales(block, a->head_dim)[d + row]);
+    }
 }
 
 /* One score; the bias terms follow the comments of llm_attn_t. */
@@ -179,8 +190,9 @@ score(const llm_attn_t *a, const float *q, uint32_t g, uint32_t pos, uint32_t ke
 {
     const uint8_t *kb = a->pages + a->table[key / LLM_KV_PAGE] * a->page_bytes;
     double s = 0.0;
+    uint32_t row = key % LLM_KV_PAGE;
     for (uint32_t d = 0; d < a->head_dim; d++) {
-        s += q[d] * kv_value(kb, a->type, (size_t) d * LLM_KV_PAGE + key % LLM_KV_PAGE);
+        s += q[d] * kv_value(a, kb, (size_t) d * LLM_KV_PAGE + row, d, row);
     }
     s *= a->scale;
     if (a->softcap > 0.0f) {
@@ -215,12 +227,12 @@ llm_ref_attn(const llm_attn_t *a)
             m = s > m ? s : m;
         }
         for (uint32_t key = lo; key < hi; key++) {
-            const uint8_t *vb =
-                a->pages + a->table[key / LLM_KV_PAGE] * a->page_bytes + v_off;
+            const uint8_t *vb = a->pages + a->table[key / LLM_KV_PAGE] * a->page_bytes + v_off;
             double p = exp((double) a->scratch[key - a->key0] - (m > -INFINITY ? m : 0.0f));
             l += p;
+            uint32_t row = key % LLM_KV_PAGE;
             for (uint32_t d = 0; d < a->head_dim; d++) {
-                acc[d] += p * kv_value(vb, a->type, (size_t) (key % LLM_KV_PAGE) * a->head_dim + d);
+                acc[d] += p * kv_value(a, vb, (size_t) row * a->head_dim + d, d, row);
             }
         }
         part[0] = m;

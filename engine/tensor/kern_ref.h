@@ -59,6 +59,76 @@ llm_attn_range(const llm_attn_t *a, uint32_t t, uint32_t *lo, uint32_t *hi)
     *hi = (uint32_t) (to > from ? to : from);
 }
 
+_Static_assert(LLM_KV_BLOCK == LLM_KV_PAGE, "scale[d / LLM_KV_BLOCK][row] is scale[d + row]");
+
+/* Bytes of one value, without its share of a scale. */
+static inline size_t
+llm_kv_value_bytes(llm_kv_type_t type)
+{
+    return type == LLM_KV_F32 ? 4 : type == LLM_KV_F16 ? 2 : 1;
+}
+
+/* q8_0: scales of one token. */
+static inline size_t
+llm_kv_blocks(uint32_t head_dim)
+{
+    return (head_dim + LLM_KV_BLOCK - 1) / LLM_KV_BLOCK;
+}
+
+/* q8_0: scale[llm_kv_blocks][LLM_KV_PAGE] of a K or V block. */
+static inline uint16_t *
+llm_kv_scales(const uint8_t *block, uint32_t head_dim)
+{
+    return (uint16_t *) (uintptr_t) (block + (size_t) LLM_KV_PAGE * head_dim);
+}
+
+/*
+ * q8_0: rounds n <= LLM_KV_BLOCK values; returns the scale. A NaN or infinite value, or one that
+ * needs a larger scale than f16 has, makes all n of them NaN.
+ */
+static inline uint16_t
+llm_kv_quant(int8_t q[LLM_KV_BLOCK], const float *x, uint32_t n)
+{
+    /* compared as integers: NaN is the largest */
+    union { float f; uint32_t u; } max = { .u = 0 }, v;
+    for (uint32_t i = 0; i < n; i++) {
+        v.f = x[i];
+        v.u &= 0x7fffffff;
+        max.u = v.u > max.u ? v.u : max.u;
+    }
+    uint16_t scale = llm_f32_to_f16(max.f / 127.0f);
+    scale += llm_f16_to_f32(scale) * 127.0f < max.f;
+    scale = scale < 0x7c00 ? scale : 0x7e00;
+    float d = llm_f16_to_f32(scale);
+    for (uint32_t i = 0; i < n; i++) {
+        float r = x[i] / d;
+        r = r < 127.0f ? r : 127.0f;            /* also 0 / 0 and NaN */
+        r = r > -127.0f ? r : -127.0f;
+        r = (r + 12582912.0f) - 12582912.0f;    /* 1.5 * 2^23: to the nearest, ties to even */
+        q[i] = (int8_t) r;
+    }
+    return scale;
+}
+
+/* q8_0: stores k and v of one token at row `row` of K and V. */
+static inline void
+llm_kv_store_q8(uint8_t *kb, uint8_t *vb, uint32_t head_dim, uint32_t row, const float *k,
+                const float *v)
+{
+    uint16_t *ks = llm_kv_scales(kb, head_dim), *vs = llm_kv_scales(vb, head_dim);
+    int8_t *kq = (int8_t *) kb, *vq = (int8_t *) vb + (size_t) row * head_dim;
+
+    for (uint32_t d = 0; d < head_dim; d += LLM_KV_BLOCK) {
+        int8_t q[LLM_KV_BLOCK];
+        uint32_t n = head_dim - d < LLM_KV_BLOCK ? head_dim - d : LLM_KV_BLOCK;
+        ks[d + row] = llm_kv_quant(q, k + d, n);
+        for (uint32_t i = 0; i < n; i++) {
+            kq[(size_t) (d + i) * LLM_KV_PAGE + row] = q[i];
+        }
+        vs[d + row] = llm_kv_quant(vq + d, v + d, n);
+    }
+}
+
 static inline float
 llm_attn_alibi(const llm_attn_t *a, uint32_t g, uint32_t key)
 {

@@ -101,6 +101,7 @@
 #define VF_F16N(p, n)       avx2_f16n(p, n)
 #define VF_U8(p)            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(VEC_LOAD64(p)))
 #define VF_S8(p)            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(VEC_LOAD64(p)))
+#define VF_S8N(p, n)        avx2_s8n(p, n)
 #define VF_U4(p, shift)                                                                            \
     _mm256_cvtepi32_ps(_mm256_and_si256(                                                           \
         _mm256_srli_epi32(_mm256_cvtepu8_epi32(VEC_LOAD64(p)), shift), _mm256_set1_epi32(15)))
@@ -117,7 +118,9 @@
 #define THIN_TOKENS 4
 #define FT      3
 #define ATTN_R  4
-#define VALUE_ROWS_WIDE 2 /* more rows than this take 2 vectors of values at once instead of 4 */
+/* more rows than these take 2 vectors of keys, or values, at once instead of 4 */
+#define SCORE_ROWS_WIDE 3
+#define VALUE_ROWS_WIDE 3
 
 /*
  * A sum that is made here and now: compilers turn a chain of integer additions into a tree, which
@@ -166,6 +169,14 @@ avx2_f16n(const uint16_t *p, uint32_t n)
     uint16_t h[8] = { 0 };
     memcpy(h, p, (n < 8 ? n : 8) * sizeof(*h));
     return VF_F16(h);
+}
+
+INLINE __m256
+avx2_s8n(const void *p, uint32_t n)
+{
+    int8_t q[8] = { 0 };
+    memcpy(q, p, n < 8 ? n : 8);
+    return VF_S8(q);
 }
 
 /* 2^(e - 128); 2^-128 and 2^-127 are subnormal */

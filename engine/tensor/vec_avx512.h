@@ -78,11 +78,13 @@
 #define STORE_ROWS(p, v, n) _mm512_mask_storeu_ps(p, ROW_MASK(n), v)
 
 /* narrow types, widened */
-#define VEC_LOAD128(p)      _mm_load_si128((const __m128i *) (const void *) (p))
+#define VEC_LOAD128(p)      _mm_loadu_si128((const __m128i *) (const void *) (p))
 #define VF_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) (const void *) (p)))
 #define VF_F16N(p, n)       _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(ROW_MASK(n), p))
 #define VF_U8(p)            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(VEC_LOAD128(p)))
 #define VF_S8(p)            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(VEC_LOAD128(p)))
+#define VF_S8N(p, n)                                                                               \
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(ROW_MASK(n), p)))
 #define VF_U4(p, shift)                                                                            \
     _mm512_cvtepi32_ps(_mm512_and_si512(                                                           \
         _mm512_srli_epi32(_mm512_cvtepu8_epi32(VEC_LOAD128(p)), shift), _mm512_set1_epi32(15)))
@@ -99,7 +101,9 @@
 #define THIN_TOKENS 8
 #define FT      6
 #define ATTN_R  8
-#define VALUE_ROWS_WIDE 6 /* more rows than this take 2 vectors of values at once instead of 4 */
+/* more rows than these take 2 vectors of keys, or values, at once instead of 4 */
+#define SCORE_ROWS_WIDE 0 /* 2 are a page */
+#define VALUE_ROWS_WIDE 6
 
 /* 2^(e - 128); 2^-128 and 2^-127 are subnormal */
 static inline __m512

@@ -64,9 +64,12 @@ typedef float c_vf __attribute__((vector_size(16)));
 #define STORE_ROWS(p, v, n) c_storen(p, v, n)
 #define VF_F16(p)           c_f16(p)
 #define VF_F16N(p, n)       c_f16n(p, n)
+#define VF_S8(p)            c_s8n(p, VL)
+#define VF_S8N(p, n)        c_s8n(p, n)
 #define VF_STORE_F16(p, v)  c_store_f16(p, v)
 
 #define ATTN_R  4
+#define SCORE_ROWS_WIDE 1
 #define VALUE_ROWS_WIDE 1
 
 INLINE c_vf
@@ -179,6 +182,14 @@ c_f16n(const uint16_t *p, uint32_t n)
     uint16_t h[VL] = { 0 };
     memcpy(h, p, (n < VL ? n : VL) * sizeof(*h));
     return c_f16(h);
+}
+
+INLINE c_vf
+c_s8n(const void *p, uint32_t n)
+{
+    int8_t q[VL] = { 0 };
+    memcpy(q, p, n < VL ? n : VL);
+    return (c_vf) { q[0], q[1], q[2], q[3] };
 }
 
 INLINE void

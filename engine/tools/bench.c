@@ -23,7 +23,7 @@ static const char usage[] =
     "  -r, --reps N          measurements of each (3), after a short warm-up\n"
     "  -s, --streams N       decode N sequences at once and count the tokens of all (1)\n"
     "  -t, --threads N       compute threads (all cores)\n"
-    "      --kv f16|f32      format of the KV cache (f16)\n"
+    "      --kv TYPE         format of the KV cache: f32, f16 or q8_0 (f16)\n"
     "      --draft FILE      a smaller model of the same vocabulary that guesses tokens\n"
     "      --draft-tokens N  most tokens that it guesses for a step (8)\n"
     "  -m, --model FILE      another way to name the file\n"

@@ -113,12 +113,8 @@ tool_list(const char *command, const char *option, const char *text, uint32_t **
 bool
 tool_kv_type(const char *command, const char *text, llm_kv_type_t *out)
 {
-    if (strcmp(text, "f16") == 0) {
-        *out = LLM_KV_F16;
-    } else if (strcmp(text, "f32") == 0) {
-        *out = LLM_KV_F32;
-    } else {
-        tool_usage(command, "--kv must be f16 or f32, not \"%s\"", text);
+    if (!llm_kv_by_name(text, out)) {
+        tool_usage(command, "--kv must be f32, f16 or q8_0, not \"%s\"", text);
         return false;
     }
     return true;

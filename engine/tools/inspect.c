@@ -22,7 +22,7 @@ static const char usage[] =
     "      --tensors         list every tensor: name, format, shape (innermost first), bytes\n"
     "      --keys            list every key with its value (of a GGUF file)\n"
     "  -c, --ctx N           context to compute memory for (the model's)\n"
-    "      --kv f16|f32      format of the KV cache to compute memory for (f16)\n\n"
+    "      --kv TYPE         format of the KV cache to compute for: f32, f16 or q8_0 (f16)\n\n"
     "Example: llm inspect model.gguf --ctx 4096\n";
 
 #define MAX_KINDS 64    /* formats of tensors */
@@ -157,7 +157,7 @@ print_model(const llm_model_t *m, const inspect_conf_t *c)
            info->add_bos ? " (added)" : "", info->eos_id, info->eos_token);
     printf("memory        %s weights + %s for a context of %u tokens (%s each in %s) = %s\n",
            tool_bytes(a, (double) info->weight_bytes), tool_bytes(b, (double) kv * n_ctx), n_ctx,
-           tool_bytes(d, (double) kv), c->kv_type == LLM_KV_F16 ? "f16" : "f32",
+           tool_bytes(d, (double) kv), llm_kv_name(c->kv_type),
            tool_bytes(e, (double) info->weight_bytes + (double) kv * n_ctx));
     for (uint32_t i = 0; i < m->n_unused; i++) {
         printf("%-14s%s\n", i == 0 ? "not used" : "", m->unused[i]);

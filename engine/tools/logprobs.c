@@ -18,7 +18,7 @@ static const char usage[] =
     "      --tokens LIST     ids, with commas between them\n"
     "  -n, --new N           tokens to make (0)\n"
     "      --top K           also the K most likely alternatives of every token\n"
-    "      --kv f16|f32      format of the KV cache (f32)\n"
+    "      --kv TYPE         format of the KV cache: f32, f16 or q8_0 (f32)\n"
     "  -t, --threads N       compute threads (all cores)\n\n"
     "With LLM_KERN=ref in the environment, activations are not rounded to 8 bits.\n\n"
     "Example: llm logprobs model.gguf -p 'The capital of France is' -n 4\n";

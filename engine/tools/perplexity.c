@@ -23,7 +23,7 @@ static const char usage[] =
     "same window: it shows what quantization costs.\n\n"
     "      --ctx N           tokens of a window (512, or the model's context if that is smaller)\n"
     "      --kern NAME       kernels: ref (activations are not rounded), c, avx2, avx512 ...\n"
-    "      --kv f16|f32      format of the KV cache (f32)\n"
+    "      --kv TYPE         format of the KV cache: f32, f16 or q8_0 (f32)\n"
     "  -t, --threads N       compute threads (all cores)\n\n"
     "Example: llm perplexity model.gguf text.txt --ctx 1024\n";
 

@@ -26,7 +26,7 @@ static const char usage[] =
     "      --seed N          the same seed gives the same text (default: the time)\n\n"
     "  -t, --threads N       compute threads (all cores)\n"
     "  -c, --ctx N           most tokens, prompt and output (the model's, but at most 8192)\n"
-    "      --kv f16|f32      format of the KV cache (f16)\n"
+    "      --kv TYPE         format of the KV cache: f32, f16 or q8_0 (f16)\n"
     "      --speculate N     try up to N tokens a step that came next before here: the same\n"
     "                        output, faster where it repeats the prompt or itself (0)\n"
     "      --draft FILE      a smaller model of the same vocabulary: its guesses are tried, too\n"

@@ -112,6 +112,8 @@ subtest 'inspect' => sub {
     like($out, qr/^layers        2 of width 32; 4 heads of 8, 2 key\/value heads$/m, 'shape');
     # 2 layers, 2 heads, keys and values, 8 floats
     like($out, qr/context of 64 tokens \(256 bytes each in f32\)/, 'memory of a token');
+    # the same in bytes, and a scale of 2 bytes for each vector
+    like((llm(['inspect', "$GGUF/llama-F32.gguf", '--ctx', '64', '--kv', 'q8_0']))[1], qr/\(80 bytes each in q8_0\)/, 'in q8_0');
     like($out, qr/^supported     yes$/m, 'supported');
     like($out, qr/^  F32    32 x 448 +57344  token_embd\.weight$/m, 'tensors');
     like($out, qr/^  llama\.block_count  2$/m, 'keys');

@@ -245,16 +245,16 @@ test_choices(void)
     is_int(bad, 0, "each has the bits that it gets alone");
 }
 
-int
-main(void)
+static void
+test_batches(llm_kv_type_t kv)
 {
     static result_t alone[N_JOBS];
-    llm_engine_conf_t conf = { .n_ctx = 256, .n_threads = 2, .kv_bytes = 0, .n_slots = 40 };
+    llm_engine_conf_t conf = { .n_ctx = 256, .n_threads = 2, .kv_type = kv, .n_slots = 40 };
     uint64_t preempted;
     rig_t rig;
 
-    if (!ok(rig_open(&rig, MODEL, &conf) && rig_join(&rig), "engine")) {
-        return done_testing();
+    if (!ok(rig_open(&rig, MODEL, &conf) && rig_join(&rig), "engine with %s KV", llm_kv_name(kv))) {
+        return;
     }
     for (int i = 0; i < N_JOBS; i++) {
         int32_t ids[MAX_IDS];
@@ -283,6 +283,13 @@ main(void)
     conf.kv_bytes = 0;
     together("memory for four full sequences", &conf, alone, &preempted);
     ok(preempted > 0, "some were paused and computed again (%llu)", (unsigned long long) preempted);
+}
+
+int
+main(void)
+{
+    test_batches(LLM_KV_F32);
+    test_batches(LLM_KV_Q8_0);
     test_choices();
     return done_testing();
 }

@@ -40,7 +40,7 @@ check_file(const char *name, llm_kv_type_t kv, double tolerance)
         run_case(&rig, json_array_get(cases, i), &worst, &bad_ids);
     }
     char label[600];
-    snprintf(label, sizeof(label), "%s, %s KV: log-probabilities", name, kv == LLM_KV_F32 ? "f32" : "f16");
+    snprintf(label, sizeof(label), "%s, %s KV: log-probabilities", name, llm_kv_name(kv));
     is_int(bad_ids, 0, "greedy ids are those of the reference");
     near(worst, 0, tolerance, label);
     rig_close(&rig);

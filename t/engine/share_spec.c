@@ -148,16 +148,17 @@ run_all(const char *file, const char *draft, const llm_engine_conf_t *conf, int 
 }
 
 static void
-check_model(const char *file)
+check_model(const char *file, llm_kv_type_t kv)
 {
     static full_t plain[N_JOBS], f[N_JOBS];
     static const struct { uint32_t speculate, threads, parallel; int at_once; } ways[] = {
         { 16, 2, 0, 1 }, { 5, 1, 0, 1 }, { 16, 2, 0, 3 }, { 16, 2, 0, N_JOBS }, { 8, 3, 4, N_JOBS },
     };
-    llm_engine_conf_t conf = { .n_ctx = 200, .n_threads = 2, .n_slots = N_JOBS };
+    llm_engine_conf_t conf = { .kv_type = kv, .n_ctx = 200, .n_threads = 2, .n_slots = N_JOBS };
     llm_stats_t st, base;
 
-    if (!ok(run_all(file, NULL, &conf, 1, plain, &base) && base.n_drafted[LLM_DRAFT_LOOKUP] == 0, "%s without", file)) {
+    if (!ok(run_all(file, NULL, &conf, 1, plain, &base) && base.n_drafted[LLM_DRAFT_LOOKUP] == 0, "%s, %s KV, without", file,
+            llm_kv_name(kv))) {
         return;
     }
     for (size_t w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
@@ -261,11 +262,11 @@ test_draft_prefix(const char *file)
 
 /* The leader is killed again and again while another worker's jobs run. draft: NULL, or the draft model that is used instead of copies. */
 static void
-test_takeover(const char *file, const char *draft)
+test_takeover(const char *file, const char *draft, llm_kv_type_t kv)
 {
     int kind = draft != NULL ? LLM_DRAFT_MODEL : LLM_DRAFT_LOOKUP;
     static full_t plain[N_JOBS];
-    llm_engine_conf_t conf = { .n_ctx = 200, .n_threads = 1, .n_slots = N_JOBS };
+    llm_engine_conf_t conf = { .kv_type = kv, .n_ctx = 200, .n_threads = 1, .n_slots = N_JOBS };
     llm_stats_t st;
     engine_t e;
     full_t *got = mmap(NULL, N_JOBS * sizeof(full_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -342,8 +343,10 @@ main(void)
         "t/fixtures/models/qwen2_sliding",
     };
     for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
-        check_model(models[i]);
+        check_model(models[i], LLM_KV_F32);
     }
+    check_model(models[0], LLM_KV_Q8_0);
+    check_model(models[5], LLM_KV_Q8_0);
     for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
         if (i != 5) {                                   /* an encoder cannot have one */
             check_draft(models[i], models[i], ALWAYS);
@@ -352,7 +355,8 @@ main(void)
     check_draft(GGUF_DIR "llama-F32.gguf", GGUF_DIR "llama-F16.gguf", OFTEN);
     check_draft(models[0], "t/fixtures/models/llama_nf4", SELDOM);
     test_draft_prefix(models[0]);
-    test_takeover(models[0], NULL);
-    test_takeover(models[0], models[0]);
+    test_takeover(models[0], NULL, LLM_KV_F32);
+    test_takeover(models[0], NULL, LLM_KV_Q8_0);
+    test_takeover(models[0], models[0], LLM_KV_Q8_0);
     return done_testing();
 }

@@ -25,7 +25,7 @@ typedef struct {
     uint8_t  *pages;
     size_t    page_bytes, head_off;
     uint32_t *table, n_pages;
-    float    *k, *v;                /* what was stored, [n_keys][dim], rounded to f16 for that type */
+    float    *k, *v;                /* what was stored, [n_keys][dim], rounded as the type rounds */
     float    *q, *slopes, *relb, *scratch;
     size_t    ldq;
 } setup_t;
@@ -36,6 +36,15 @@ bf16_round(float f)
     union { float f; uint32_t u; } v = { .f = f };
     v.u = (v.u + 0x7fff + (v.u >> 16 & 1)) & 0xffff0000u;
     return v.f;
+}
+
+/* q8_0: value d of the token in `row`, as kern.h lays out a block of keys or values; off: where the value is. */
+static float
+q8_value(const uint8_t *block, uint32_t dim, size_t off, uint32_t d, uint32_t row)
+{
+    uint16_t scale;
+    memcpy(&scale, block + LLM_KV_PAGE * dim + (d / LLM_KV_BLOCK * LLM_KV_PAGE + row) * sizeof(scale), sizeof(scale));
+    return (float) (int8_t) block[off] * llm_f16_to_f32(scale);
 }
 
 /* Pages in a shuffled order, each slot that is not written full of NaN. */
@@ -62,9 +71,12 @@ setup_new(setup_t *s, const case_t *c, llm_kv_type_t type, const llm_kern_t *k)
             vj[d] = td_normal();
         }
         k->kv_store(s->pages + s->table[j / LLM_KV_PAGE] * s->page_bytes + s->head_off, type, c->dim, j % LLM_KV_PAGE, kj, vj);
-        for (uint32_t d = 0; d < c->dim && type == LLM_KV_F16; d++) {
-            kj[d] = llm_f16_to_f32(llm_f32_to_f16(kj[d]));
-            vj[d] = llm_f16_to_f32(llm_f32_to_f16(vj[d]));
+        const uint8_t *kb = s->pages + s->table[j / LLM_KV_PAGE] * s->page_bytes + s->head_off,
+                      *vb = kb + llm_kv_head_bytes(type, c->dim) / 2;
+        for (uint32_t d = 0, row = j % LLM_KV_PAGE; d < c->dim && type != LLM_KV_F32; d++) {
+            bool q8 = type == LLM_KV_Q8_0;
+            kj[d] = q8 ? q8_value(kb, c->dim, d * LLM_KV_PAGE + row, d, row) : llm_f16_to_f32(llm_f32_to_f16(kj[d]));
+            vj[d] = q8 ? q8_value(vb, c->dim, row * c->dim + d, d, row) : llm_f16_to_f32(llm_f32_to_f16(vj[d]));
         }
     }
     s->ldq = (size_t) c->group * c->dim + 5;
@@ -196,7 +208,7 @@ test_case(const llm_kern_t *k, const case_t *c, llm_kv_type_t type)
             }
         }
     }
-    ok(bad == 0, "%s %s %s: as in double precision (off by %.2g)", k->name, c->name, type == LLM_KV_F32 ? "f32" : "f16", worst);
+    ok(bad == 0, "%s %s %s: as in double precision (off by %.2g)", k->name, c->name, llm_kv_name(type), worst);
 
     /* short spans merged: the same up to rounding */
     attend(k, &a, 64, other);
@@ -258,7 +270,7 @@ test_later_nan(const llm_kern_t *k, llm_kv_type_t type)
 static void
 test_store(const llm_kern_t *const *sets, uint32_t n_sets)
 {
-    for (int type = 0; type < 2; type++) {
+    for (int type = 0; type < LLM_KV_COUNT; type++) {
         static const uint32_t dims[] = { 8, 10, 64, 72, 128 };
         uint32_t bad = 0;
         for (size_t i = 0; i < 5; i++) {
@@ -272,8 +284,8 @@ test_store(const llm_kern_t *const *sets, uint32_t n_sets)
                 v[d] = td_normal();
             }
             sets[n_sets - 1]->kv_store(a, (llm_kv_type_t) type, dims[i], 13, k, v);
-            ok(type == 1 || ((float *) a)[32 * 5 + 13] == k[5], "f32 keys lie by dimension");
-            ok(type == 1 || ((float *) (a + size / 2))[13 * dims[i] + 5] == v[5], "f32 values lie by token");
+            ok(type != LLM_KV_F32 || ((float *) a)[32 * 5 + 13] == k[5], "f32 keys lie by dimension");
+            ok(type != LLM_KV_F32 || ((float *) (a + size / 2))[13 * dims[i] + 5] == v[5], "f32 values lie by token");
             for (uint32_t s = 0; s + 1 < n_sets; s++) {
                 sets[s]->kv_store(b, (llm_kv_type_t) type, dims[i], 13, k, v);
                 bad += memcmp(a, b, size) != 0;
@@ -282,6 +294,55 @@ test_store(const llm_kern_t *const *sets, uint32_t n_sets)
             free(b);
         }
         is_int(bad, 0, "every set stores the same bytes");
+    }
+}
+
+/*
+ * Every value within half a scale, and the scale the smallest f16 that is not below 1/127 of the largest value (f16 has 11 bits,
+ * down to 2^-24). Whatever is not finite makes its block NaN, and nothing else.
+ */
+static void
+test_q8(const llm_kern_t *k)
+{
+    enum { DIM = 72 };
+    static const float sizes[] = { 1.0f, 1e-3f, 1e-5f, 1e-9f, 0.0f, 3e4f, 8e6f };
+    uint8_t block[2 * LLM_KV_PAGE * (DIM + 2 * 3)];
+    is_int((long long) llm_kv_head_bytes(LLM_KV_Q8_0, DIM), sizeof(block), "q8_0: a byte a value, two bytes for 32");
+    uint32_t bad = 0;
+    for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+        float x[2][DIM];
+        for (int d = 0; d < 2 * DIM; d++) {
+            x[d / DIM][d % DIM] = fmaxf(fminf(td_normal(), 1.0f), -1.0f) * sizes[s];
+        }
+        memset(block, 0x55, sizeof(block));
+        k->kv_store(block, LLM_KV_Q8_0, DIM, 7, x[0], x[1]);
+        for (uint32_t d = 0; d < 2 * DIM; d++) {
+            uint32_t i = d % DIM, v = d / DIM, from = i / 32 * 32, to = from + 32 < DIM ? from + 32 : DIM;
+            const uint8_t *half = block + v * sizeof(block) / 2;
+            uint16_t scale;
+            memcpy(&scale, half + 32 * DIM + (from + 7) * 2, 2);
+            double top = 0, c = llm_f16_to_f32(scale), y = q8_value(half, DIM, v ? 7 * DIM + i : i * 32 + 7, i, 7);
+            for (uint32_t j = from; j < to; j++) {
+                top = fmax(top, fabs((double) x[v][j]));
+            }
+            bad += !(fabs(y - (double) x[v][i]) <= 0.5 * c * (1 + 1e-6)) || c < top / 127 * (1 - 1e-7)
+                   || c - fmax(ldexp(c, -10), ldexp(1, -24)) >= top / 127;
+        }
+    }
+    ok(bad == 0, "%s q8_0: rounded to the nearest, scales no larger than needed", k->name);
+
+    static const float broken[] = { NAN, -INFINITY, 9e6f };
+    for (size_t b = 0; b < 3; b++) {
+        float x[DIM] = { 1.0f };
+        x[40] = broken[b];
+        k->kv_store(block, LLM_KV_Q8_0, DIM, 0, x, x);
+        bad = 0;
+        for (uint32_t d = 0; d < DIM; d++) {
+            bool nan_k = isnan(q8_value(block, DIM, d * 32, d, 0)),
+                 nan_v = isnan(q8_value(block + sizeof(block) / 2, DIM, d, d, 0)), want = d / 32 == 1;
+            bad += nan_k != want || nan_v != want;
+        }
+        ok(bad == 0, "%s q8_0: %g makes its block NaN", k->name, (double) broken[b]);
     }
 }
 
@@ -320,11 +381,14 @@ main(void)
     uint32_t n_sets = llm_kern_all(sets);
     for (uint32_t i = 0; i < n_sets; i++) {
         for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
-            test_case(sets[i], &cases[c], LLM_KV_F32);
-            test_case(sets[i], &cases[c], LLM_KV_F16);
+            for (int type = 0; type < LLM_KV_COUNT; type++) {
+                test_case(sets[i], &cases[c], (llm_kv_type_t) type);
+            }
         }
-        test_later_nan(sets[i], LLM_KV_F32);
-        test_later_nan(sets[i], LLM_KV_F16);
+        for (int type = 0; type < LLM_KV_COUNT; type++) {
+            test_later_nan(sets[i], (llm_kv_type_t) type);
+        }
+        test_q8(sets[i]);
     }
     test_store(sets, n_sets);
     return done_testing();

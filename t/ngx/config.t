@@ -55,7 +55,7 @@ my @model = (
     [ "weights $gguf; quantize f16;", 'invalid type "f16" of "quantize"' ],
     [ "weights $gguf; quantize q4_k_or_longer;", 'invalid type "q4_k_or_longer" of "quantize"' ],
     [ "weights $gguf; kv_cache 1x;",  'invalid size "1x" of "kv_cache"' ],
-    [ "weights $gguf; kv_cache 1m f8;", 'invalid type "f8" of "kv_cache", it must be "f16" or "f32"' ],
+    [ "weights $gguf; kv_cache 1m f8;", 'invalid type "f8" of "kv_cache", it must be "f32", "f16" or "q8_0"' ],
     [ "weights $gguf; template nothing.jinja;", 'nothing.jinja" failed' ],
     [ "weights $gguf; template empty.jinja;",   'empty.jinja" is empty' ],
     [ "weights $gguf; template broken.jinja;",  'broken.jinja"' ],
@@ -170,7 +170,7 @@ subtest 'accepted' => sub {
     my ($rc, $out) = check(<<"EOC");
         llm_max_best_of 3;
         llm_stream_errors event;
-        llm_model b { include %%DIR%%/model.inc; threads auto; slots 4; parallel 4; speculate 8; kv_cache 8m f32; }
+        llm_model b { include %%DIR%%/model.inc; threads auto; slots 4; parallel 4; speculate 8; kv_cache 8m q8_0; }
         llm_model c { weights $gguf; quantize Q8_0; }
         server {
             listen 127.0.0.1:%%PORT%%;
@@ -189,6 +189,10 @@ EOC
     my $i = $http->get('/info')->json;
     is_deeply [ @$i{qw(max_best_of max_total_tokens)} ], [ 4, 64 ], 'of the location, of the model';
     is $i->{model_dtype}, 'F32', 'model_dtype of the file';
+    # 2 layers, 2 heads, keys and values: 8 bytes and a scale of 2 each; 32 tokens a page
+    my $pages = int(8 * 2 ** 20 / (2 * 2 * 2 * (8 + 2) * 32));
+    like $http->get('/metrics')->body, qr/^llm_pages_total\{model="b"\} $pages$/m, 'pages of q8_0';
+    is $http->post('/generate', { inputs => 'a', parameters => { max_new_tokens => 3 } })->status, 200, 'and they work';
     $i = $http->get('/c/info')->json;
     is $i->{model_dtype}, 'Q8_0', 'quantized while loading';
     is_deeply [ @$i{qw(max_best_of max_total_tokens max_input_tokens)} ], [ 3, 64, 60 ], 'of http, of the location';
