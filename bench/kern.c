@@ -1,14 +1,15 @@
 /*
- * kern.c - micro-benchmark of the matrix kernels against what the machine can do.
+ * kern.c - micro-benchmark of the matrix and attention kernels against what the machine can do.
  *
  * Build and run from the repository root:
  *     make -C engine lib
  *     cc -O2 -Iengine -o build/bench_kern bench/kern.c build/libllm.a -lm -pthread
  *     build/bench_kern
- * Options: -t threads (1)  -k columns (4096)  -s set (all)  -f format (all)  -b only the pool's overhead
+ * Options: -t threads (1)  -k columns (4096)  -s set (all)  -f format (all; kv: attention)  -b only the pool's overhead
  *
  * For each set and format: GB/s of packed weights read for one token (a matrix far larger than the caches), and 10^9
- * multiply-adds/s for more tokens. Peaks are measured first and between formats: other work on the machine shows in both.
+ * multiply-adds/s for more tokens. For each set and format of the KV cache: GB/s of keys and values read for one token after 4096 in pages
+ * as the arena has them (shared memory, a layer and head of a page far from the next), and multiply-adds/s for 16. Peaks are measured first and between formats: other work on the machine shows in both.
  * Each figure is the best of many short runs; with one thread its CPU time is taken, so that a busy machine does little harm.
  */
 #define _GNU_SOURCE
@@ -244,6 +245,93 @@ bench_format(const llm_kern_t *k, uint32_t type, uint8_t *mem, double gbs_peak)
     fflush(stdout);
 }
 
+/* ------------------------------------------------------------ attention */
+
+/* SmolLM2-135M */
+enum { LAYERS = 30, KV_HEADS = 3, GROUP = 3, HEAD_DIM = 64, CONTEXT = 4096, PAGES = CONTEXT / LLM_KV_PAGE, N_Q = 16 };
+
+typedef struct {
+    const llm_kern_t *k;
+    llm_attn_t        a;            /* of layer and head 0 */
+    size_t            head_bytes;
+    float            *memory;       /* [threads]: partials, scratch */
+    size_t            part_floats, thread_floats;
+} attn_work_t;
+
+/* Chunk: a kv head of a layer. */
+static void
+attn_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
+{
+    const attn_work_t *w = ctx;
+    llm_attn_t a = w->a;
+    a.pages += i_chunk * w->head_bytes;
+    a.part = w->memory + i_thread * w->thread_floats;
+    a.scratch = a.part + w->part_floats;
+    for (a.key0 = 0; a.key0 < CONTEXT; a.key0 = a.key1) {
+        a.key1 = a.key0 + LLM_ATTN_SPAN;
+        for (uint32_t i = 0; i < LLM_ATTN_AHEAD && a.key1 < CONTEXT; i++) {
+            a.next[i] = a.pages + a.table[a.key1 / LLM_KV_PAGE + i] * a.page_bytes;
+        }
+        w->k->attn(&a);
+    }
+}
+
+/* Seconds of one pass over all layers for n_q tokens, best of several. */
+static double
+time_attn(attn_work_t *w, uint32_t n_q)
+{
+    double best = 1e9, end = now() + 0.3;
+    w->a.n_q = n_q;
+    w->a.pos0 = CONTEXT - n_q;
+    do {
+        double t = now();
+        llm_pool_run(pool, attn_chunk, w, LAYERS * KV_HEADS);
+        best = fmin(best, now() - t);
+    } while (now() < end);
+    return best;
+}
+
+static void
+bench_attn(const llm_kern_t *k, llm_kv_type_t type, double gbs_peak)
+{
+    static float q[GROUP * HEAD_DIM];
+    static uint32_t table[PAGES];
+    size_t head_bytes = llm_kv_head_bytes(type, HEAD_DIM), page_bytes = LAYERS * KV_HEADS * head_bytes;
+    size_t part_floats = N_Q * GROUP * llm_attn_part_floats(HEAD_DIM),
+           thread_floats = (part_floats + llm_attn_scratch_floats(HEAD_DIM, GROUP) + 15) & ~(size_t) 15;
+    uint8_t *mem = mmap(NULL, PAGES * page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    float *memory = aligned_alloc(64, n_threads * thread_floats * sizeof(float));
+    if (mem == MAP_FAILED || memory == NULL) {
+        fprintf(stderr, "no memory for keys and values\n");
+        exit(1);
+    }
+    for (uint32_t i = 0; i < GROUP * HEAD_DIM; i++) {
+        q[i] = (float) (rand() % 2001 - 1000) * 1e-3f;
+    }
+    for (uint32_t p = 0; p < PAGES; p++) {
+        table[p] = p;
+        for (uint32_t h = 0; h < LAYERS * KV_HEADS; h++) {
+            for (uint32_t row = 0; row < LLM_KV_PAGE; row++) {
+                k->kv_store(mem + p * page_bytes + h * head_bytes, type, HEAD_DIM, row, q, q + HEAD_DIM);
+            }
+        }
+    }
+    attn_work_t w = {
+        .k = k, .head_bytes = head_bytes, .memory = memory, .part_floats = part_floats, .thread_floats = thread_floats,
+        .a = { .pages = mem, .page_bytes = page_bytes, .table = table, .type = type, .head_dim = HEAD_DIM, .group = GROUP, .q = q,
+               .causal = true, .scale = 0.125f },
+    };
+    double gbs = (double) (PAGES * page_bytes) / time_attn(&w, 1) * 1e-9;
+    printf("%-7s kv %-4s n=1 %6.1f GB/s", k->name, llm_kv_name(type), gbs);
+    if (gbs_peak > 0) {
+        printf(" (%3.0f%%)", 100 * gbs / gbs_peak);
+    }
+    double ops = 2.0 * LAYERS * KV_HEADS * GROUP * HEAD_DIM * CONTEXT * N_Q;
+    printf("  n=%d %.0f\n", N_Q, ops / time_attn(&w, N_Q) * 1e-9);
+    munmap(mem, PAGES * page_bytes);
+    free(memory);
+}
+
 static void
 nothing(void *ctx, uint32_t i_chunk, uint32_t i_thread)
 {
@@ -310,6 +398,11 @@ main(int argc, char **argv)
     const llm_kern_t *sets[4];
     uint32_t n_sets = llm_kern_all(sets);
     for (uint32_t i = 0; i < n_sets; i++) {
+        bool attn = (only_set == NULL || strcmp(only_set, sets[i]->name) == 0) && strcmp(sets[i]->name, "ref") != 0
+                    && (only_format == NULL || strcmp(only_format, "kv") == 0);
+        for (int type = 0; type < LLM_KV_COUNT && attn; type++) {
+            bench_attn(sets[i], (llm_kv_type_t) type, gbs_peak);
+        }
         for (uint32_t type = 0; type < LLM_T_COUNT; type++) {
             const llm_format_t *f = llm_format(type);
             if (f == NULL || (only_set != NULL && strcmp(only_set, sets[i]->name) != 0)
