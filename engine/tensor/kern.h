@@ -58,8 +58,8 @@ typedef enum { LLM_ACT_RELU, LLM_ACT_SILU, LLM_ACT_GELU, LLM_ACT_GELU_TANH } llm
  */
 size_t llm_kv_head_bytes(llm_kv_type_t type, uint32_t head_dim);
 
-/* Pages that attention asks for before it reads them. */
-#define LLM_ATTN_AHEAD 4
+/* Most pages that attention asks for before it reads them. */
+#define LLM_ATTN_AHEAD 6
 
 /*
  * Attention of n_q consecutive tokens of one sequence, for the query heads that share one kv head,
