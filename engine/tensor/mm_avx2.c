@@ -10,7 +10,7 @@
 #include "tensor/vec_avx2.h"
 
 /* tokens from which unpacking into L1 pays */
-#define MM_WIDE_FROM    5
+#define MM_WIDE_FROM    9
 #define FLOAT_WIDE_FROM 3
 
 /* IQ4 values as they are (WIDE_SIGNED); FP4 values + 16 */
