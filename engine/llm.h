@@ -110,10 +110,9 @@ typedef struct {
 llm_code_t llm_model_open(llm_model_t **out, const llm_model_conf_t *conf, llm_err_t *err);
 void llm_model_close(llm_model_t *m);
 /*
- * Writes the packed weights of a model that was opened with a cache_dir into that folder, in about
- * the time that its disk needs for them, and removes files of ours there that nobody has used for
- * 30 days. Errors: IO, NOMEM; ARG: the model's files changed while it was opened, or it was opened
- * otherwise. Nothing is left behind then.
+ * Writes the packed weights into that folder, in about the time that its disk needs for them, and
+ * removes files of ours there that nobody has used for 30 days. Errors: IO, NOMEM; ARG: the model's
+ * files changed while it was opened, or it was opened with check_only. Nothing is left behind then.
  */
 llm_code_t llm_model_keep(const llm_model_t *m, const char *cache_dir, llm_err_t *err);
 const llm_model_info_t *llm_model_info(const llm_model_t *m);
@@ -285,6 +284,28 @@ typedef struct {
     int32_t  leader_pid;                /* 0: none just now */
     uint64_t last_step_age_ms;          /* since the leader last showed a sign of life */
 } llm_stats_t;
+
+/* Pages of the prefix cache that went into a file or came from it. */
+typedef struct {
+    uint32_t n_pages;
+    uint32_t n_damaged;     /* pages of the file that were not sound, and left out */
+} llm_kept_t;
+
+/*
+ * Writes the prefix cache into cache_dir, the pages used last first: for the process that called
+ * llm_engine_new, after every worker has left or died. An empty cache leaves the file of before.
+ * The file has the prompts and outputs of users in it (mode 0600). Errors: IO, NOMEM; ARG as in
+ * llm_model_keep. Nothing is left behind then.
+ */
+llm_code_t llm_engine_keep(const llm_engine_t *e, const char *cache_dir, llm_kept_t *out,
+                           llm_err_t *err);
+/*
+ * Takes what llm_engine_keep left there into a new engine that nobody has joined: the pages used
+ * last, as many as fit, if the weights, the format of the KV cache and this version are the same.
+ * No file is LLM_OK. Errors: FORMAT, IO, NOMEM, ARG; the engine is as new then.
+ */
+llm_code_t llm_engine_restore(llm_engine_t *e, const char *cache_dir, llm_kept_t *out,
+                              llm_err_t *err);
 
 /* Thread: any; no locks; the numbers may be of slightly different moments. */
 void llm_engine_stats(const llm_engine_t *e, llm_stats_t *out);

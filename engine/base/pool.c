@@ -28,6 +28,7 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -256,6 +257,18 @@ llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool background, llm_err_t *e
     }
     *out = p;
     return LLM_OK;
+}
+
+llm_code_t
+llm_pool_short(llm_pool_t **out, uint32_t max, llm_err_t *err)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+    uint32_t want = n < 1 ? 1 : (uint32_t) n < max ? (uint32_t) n : max;
+    if (want > 1 && llm_pool_new(out, want, true, NULL) == LLM_OK) {
+        return LLM_OK;
+    }
+    return llm_pool_new(out, 1, true, err);
 }
 
 void

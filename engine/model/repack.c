@@ -11,8 +11,6 @@
  * returns. All pieces before a taken one are taken, so the first error in that order is found
  * however the threads run.
  */
-#define _GNU_SOURCE     /* sched_getaffinity */
-
 #include "base/pool.h"
 #include "model/bind.h"
 #include "model/store.h"
@@ -20,7 +18,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -382,32 +379,15 @@ lane_init(lane_t *lane, const llm_plan_t *plan, const llm_src_t *src, llm_err_t 
     return LLM_OK;
 }
 
-/* Processors that this thread may run on. */
-static uint32_t
-n_processors(void)
-{
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-    return n < 1 ? 1 : (uint32_t) n;
-}
-
 /* Runs all pieces; r is complete but for the lanes. */
 static llm_code_t
 fill(repack_t *r, const llm_plan_t *plan, const llm_src_t *src, llm_err_t *err)
 {
     llm_pool_t *pool = NULL;
     lane_t lanes[MAX_THREADS];
-    uint32_t want = n_processors(), n = 0;
-    want = want < MAX_THREADS ? want : MAX_THREADS;
-    want = want < r->n_pieces ? want : r->n_pieces;
-
-    /* where no threads can be had, the caller does it alone */
-    llm_code_t rc = want > 1 ? llm_pool_new(&pool, want, true, NULL) : LLM_OK;
-    if (pool == NULL) {
-        want = 1;
-        rc = llm_pool_new(&pool, want, true, err);
-    }
-    for (; n < want && rc == LLM_OK; n++) {
+    uint32_t n = 0;
+    llm_code_t rc = llm_pool_short(&pool, MAX_THREADS, err);
+    for (; rc == LLM_OK && n < llm_pool_size(pool); n++) {
         rc = lane_init(&lanes[n], plan, src, err);
         if (rc != LLM_OK) {
             break;

@@ -170,8 +170,7 @@ key_of(uint64_t stamp, const llm_plan_t *plan, const llm_model_conf_t *conf)
 void
 llm_store_stamp(llm_model_t *m, const llm_model_conf_t *conf)
 {
-    if (conf->cache_dir == NULL || conf->check_only
-        || llm_model_stamp(conf->weights, &m->key, NULL) != LLM_OK)
+    if (conf->check_only || llm_model_stamp(conf->weights, &m->key, NULL) != LLM_OK)
     {
         m->key = 0;
     }
@@ -217,7 +216,7 @@ bool
 llm_store_map(llm_model_t *m, const llm_plan_t *plan, const llm_model_conf_t *conf)
 {
     m->key = m->key != 0 ? key_of(m->key, plan, conf) : 0;
-    if (m->key == 0) {
+    if (m->key == 0 || conf->cache_dir == NULL) {
         return false;
     }
     char *path = llm_keep_path(conf->cache_dir, "weights", m->key);

@@ -17,7 +17,7 @@
 /* Anonymous memory that starts at a huge page, size a multiple of it; NULL on failure. */
 void *llm_store_alloc(size_t size);
 
-/* m->key = the stamp of the files, before they are opened; 0 without a cache_dir. */
+/* m->key = the stamp of the files, before they are opened. */
 void llm_store_stamp(llm_model_t *m, const llm_model_conf_t *conf);
 /*
  * m->key becomes the key. Then m->weights becomes m->weights_bytes of the file with that key, read

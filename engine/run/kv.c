@@ -79,10 +79,16 @@ llm_kv_seed(const llm_kv_t *kv, uint64_t salt)
 }
 
 uint64_t
-llm_kv_hash(const llm_kv_t *kv, uint64_t parent, const int32_t *tokens)
+llm_page_hash(const uint64_t key[2], uint64_t parent, const int32_t *tokens)
 {
     _Static_assert(sizeof(int32_t) * LLM_KV_PAGE % 8 == 0, "a page's tokens are whole words");
-    return sip(kv->s->hash_key, parent, tokens, sizeof(int32_t) * LLM_KV_PAGE / 8);
+    return sip(key, parent, tokens, sizeof(int32_t) * LLM_KV_PAGE / 8);
+}
+
+uint64_t
+llm_kv_hash(const llm_kv_t *kv, uint64_t parent, const int32_t *tokens)
+{
+    return llm_page_hash(kv->s->hash_key, parent, tokens);
 }
 
 /* --------------------------------------------------------------------- index */

@@ -22,6 +22,8 @@ void llm_kv_free(llm_kv_t *kv);
 
 /* Seed of a sequence's hash chain: sequences with different seeds never share pages. */
 uint64_t llm_kv_seed(const llm_kv_t *kv, uint64_t salt);
+/* Hash of a page whose predecessor has the hash parent, under a secret key. */
+uint64_t llm_page_hash(const uint64_t key[2], uint64_t parent, const int32_t *tokens);
 uint64_t llm_kv_hash(const llm_kv_t *kv, uint64_t parent, const int32_t *tokens);
 
 /*

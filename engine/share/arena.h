@@ -10,10 +10,12 @@
 
 #include "base/clock.h"
 #include "run/grammar.h"
+#include "run/kv.h"
 #include "run/sched.h"
 
 #include <pthread.h>
 
+#define LLM_KERN_NAME   16      /* bytes, the NUL counted */
 #define LLM_MAX_WORKERS 64      /* live at once, all generations of a reload together */
 
 /*
@@ -36,6 +38,8 @@ typedef struct {
     size_t            slots_off, pages_off, kv_off, places_off, blocks_off;
     uint32_t          n_places;
     uint64_t          hash_key[2];
+    /* the set of kernels of the last leader, whose results the pages have; "": none yet */
+    char              kern[LLM_KERN_NAME];
 
     pthread_mutex_t   leader;           /* robust, process-shared: who holds it leads */
     _Atomic int32_t   leader_pid;

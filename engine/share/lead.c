@@ -95,6 +95,24 @@ lead(llm_engine_t *e, llm_sched_t *sched, host_t *h)
     }
 }
 
+/*
+ * Pages of the prefix cache that other kernels computed are not quite what these would compute:
+ * they leave the cache. The name comes last: a leader that dies before leaves this to the next one.
+ */
+static void
+adopt_pages(llm_engine_t *e)
+{
+    llm_arena_t *a = e->arena;
+    const char *kern = llm_kern()->name;
+    if (strncmp(a->kern, kern, sizeof(a->kern)) == 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < e->sh.n_pages; i++) {
+        atomic_store_explicit(&e->sh.pages[i].hash, 0, memory_order_release);
+    }
+    strncpy(a->kern, kern, sizeof(a->kern) - 1);
+}
+
 /* A leader's term; the mutex is held. False: it could not begin (no memory). */
 static bool
 term(llm_engine_t *e)
@@ -105,6 +123,7 @@ term(llm_engine_t *e)
     llm_pool_t *pool = NULL;
     llm_sched_t *sched = NULL;
 
+    adopt_pages(e);
     llm_code_t rc = llm_pool_new(&pool, a->conf.n_threads, true, NULL);
     if (rc == LLM_OK) {
         rc = llm_sched_new(&sched, e->model, e->draft, pool, &e->sh, &a->conf, &sched_host,
