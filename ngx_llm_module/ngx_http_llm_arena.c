@@ -53,7 +53,8 @@ static ngx_queue_t  ngx_http_llm_instances = {
 static ngx_uint_t
 ngx_http_llm_arena_differ(ngx_str_t *a, ngx_str_t *b)
 {
-    return a->len != b->len || ngx_strncmp(a->data, b->data, a->len) != 0;
+    return a->len != b->len
+           || (a->len && ngx_strncmp(a->data, b->data, a->len) != 0);
 }
 
 
@@ -265,9 +266,11 @@ ngx_http_llm_arena_load(ngx_http_llm_model_t *model, ngx_log_t *log)
     p = ngx_cpymem(instance->path.data, model->weights.data,
                    model->weights.len);
 
-    instance->draft_path.len = model->draft.len;
-    instance->draft_path.data = p;
-    ngx_memcpy(p, model->draft.data, model->draft.len);
+    if (model->draft.len) {
+        instance->draft_path.len = model->draft.len;
+        instance->draft_path.data = p;
+        ngx_memcpy(p, model->draft.data, model->draft.len);
+    }
 
     instance->key = model->key;
 
@@ -310,6 +313,10 @@ ngx_http_llm_arena_load(ngx_http_llm_model_t *model, ngx_log_t *log)
                   llm_model_info(instance->model)->mapped ? "mapped"
                                                           : "loaded",
                   (ngx_http_llm_now() - start) / 1000000);
+
+    if (model->cache_path->len) {
+        ngx_http_llm_cache_restore(model, instance->engine, log);
+    }
 
     return instance;
 
@@ -356,7 +363,7 @@ ngx_http_llm_arena_weights(ngx_http_llm_model_t *model, ngx_str_t *path,
     }
 
     if (conf.cache_dir && !llm_model_info(m)->mapped) {
-        ngx_http_llm_cache_keep(model, m, log);
+        ngx_http_llm_cache_weights(model, m, log);
     }
 
     return m;
@@ -438,6 +445,22 @@ ngx_http_llm_arena_leave(void)
     {
         instance = ngx_queue_data(q, ngx_http_llm_instance_t, queue);
         ngx_http_llm_engine_leave(instance);
+    }
+}
+
+
+void
+ngx_http_llm_arena_keep(ngx_str_t *cache_path, ngx_log_t *log)
+{
+    ngx_queue_t              *q;
+    ngx_http_llm_instance_t  *instance;
+
+    for (q = ngx_queue_head(&ngx_http_llm_instances);
+         q != ngx_queue_sentinel(&ngx_http_llm_instances);
+         q = ngx_queue_next(q))
+    {
+        instance = ngx_queue_data(q, ngx_http_llm_instance_t, queue);
+        ngx_http_llm_cache_keep(instance, cache_path, log);
     }
 }
 

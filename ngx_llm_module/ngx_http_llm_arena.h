@@ -26,12 +26,21 @@ void ngx_http_llm_arena_leave(void);
 ngx_int_t ngx_http_llm_arena_add(ngx_conf_t *cf, ngx_http_llm_model_t *model);
 
 
-/*
- * Writes the weights into the folder of llm_cache_path, in a process of its
- * own (ngx_http_llm_cache.c).
- */
-void ngx_http_llm_cache_keep(ngx_http_llm_model_t *model, llm_model_t *m,
+/* The master ends: keeps what the engines have cached in this folder. */
+void ngx_http_llm_arena_keep(ngx_str_t *cache_path, ngx_log_t *log);
+
+
+/* ngx_http_llm_cache.c: what is in the folder of llm_cache_path */
+
+/* Writes the weights there, in a process of its own. */
+void ngx_http_llm_cache_weights(ngx_http_llm_model_t *model, llm_model_t *m,
     ngx_log_t *log);
+/* Takes what is there of the prefix cache into a new engine. */
+void ngx_http_llm_cache_restore(ngx_http_llm_model_t *model,
+    llm_engine_t *engine, ngx_log_t *log);
+/* Writes the prefix cache of an engine that no worker uses any more. */
+void ngx_http_llm_cache_keep(ngx_http_llm_instance_t *instance,
+    ngx_str_t *cache_path, ngx_log_t *log);
 
 
 #endif /* _NGX_HTTP_LLM_ARENA_H_INCLUDED_ */

@@ -6,7 +6,9 @@
  *
  * Weights are written once and take as long as the disk does.  Nobody waits
  * for that: a process forked from the master, which has the weights in
- * memory that it shares, writes them while the workers start.
+ * memory that it shares, writes them while the workers start.  The prefix
+ * cache is written by the master when all its workers have ended, and read
+ * before the first ones start.
  */
 #include "ngx_http_llm_conf.h"
 
@@ -89,7 +91,7 @@ ngx_http_llm_cache_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
  */
 
 void
-ngx_http_llm_cache_keep(ngx_http_llm_model_t *model, llm_model_t *m,
+ngx_http_llm_cache_weights(ngx_http_llm_model_t *model, llm_model_t *m,
     ngx_log_t *log)
 {
     pid_t  pid;
@@ -142,4 +144,66 @@ ngx_http_llm_cache_writer(ngx_http_llm_model_t *model, llm_model_t *m,
                       "llm_model \"%V\": weights cannot be kept: %s",
                       &model->name, err.msg);
     }
+}
+
+
+void
+ngx_http_llm_cache_restore(ngx_http_llm_model_t *model, llm_engine_t *engine,
+    ngx_log_t *log)
+{
+    uint64_t    start;
+    llm_err_t   err;
+    llm_kept_t  kept;
+
+    start = ngx_http_llm_now();
+
+    if (llm_engine_restore(engine, (char *) model->cache_path->data, &kept,
+                           &err)
+        != LLM_OK)
+    {
+        ngx_log_error(NGX_LOG_NOTICE, log, 0,
+                      "llm_model \"%V\": kept prefixes are not used: %s",
+                      &model->name, err.msg);
+        return;
+    }
+
+    if (kept.n_damaged) {
+        ngx_log_error(NGX_LOG_NOTICE, log, 0,
+                      "llm_model \"%V\": %uD pages of kept prefixes are "
+                      "damaged and not used", &model->name, kept.n_damaged);
+    }
+
+    if (kept.n_pages) {
+        ngx_log_error(NGX_LOG_NOTICE, log, 0,
+                      "llm_model \"%V\": %uD pages of prefixes read in %uL ms",
+                      &model->name, kept.n_pages,
+                      (ngx_http_llm_now() - start) / 1000000);
+    }
+}
+
+
+void
+ngx_http_llm_cache_keep(ngx_http_llm_instance_t *instance,
+    ngx_str_t *cache_path, ngx_log_t *log)
+{
+    uint64_t    start;
+    llm_err_t   err;
+    llm_kept_t  kept;
+
+    start = ngx_http_llm_now();
+
+    if (llm_engine_keep(instance->engine, (char *) cache_path->data, &kept,
+                        &err)
+        != LLM_OK)
+    {
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "\"%V\": prefixes cannot be kept: %s", &instance->path,
+                      err.msg);
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_NOTICE, log, 0,
+                  "\"%V\": %uD pages of prefixes kept in %uL ms",
+                  &instance->path, kept.n_pages,
+                  (ngx_http_llm_now() - start) / 1000000);
 }

@@ -41,6 +41,7 @@ static ngx_int_t ngx_http_llm_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_llm_postconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_llm_init_process(ngx_cycle_t *cycle);
 static void ngx_http_llm_exit_process(ngx_cycle_t *cycle);
+static void ngx_http_llm_exit_master(ngx_cycle_t *cycle);
 static char *ngx_http_llm_check_text(ngx_conf_t *cf, void *post, void *data);
 static char *ngx_http_llm_check_utf8(ngx_conf_t *cf, void *post, void *data);
 
@@ -323,7 +324,7 @@ ngx_module_t  ngx_http_llm_module = {
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
     ngx_http_llm_exit_process,             /* exit process */
-    NULL,                                  /* exit master */
+    ngx_http_llm_exit_master,              /* exit master */
     NGX_MODULE_V1_PADDING
 };
 
@@ -418,6 +419,21 @@ ngx_http_llm_exit_process(ngx_cycle_t *cycle)
 
     ngx_http_llm_arena_leave();
     ngx_http_llm_lua_exit_process(cycle);
+}
+
+
+/* the workers have ended; with "master_process off" this one has left, too */
+
+static void
+ngx_http_llm_exit_master(ngx_cycle_t *cycle)
+{
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_llm_module);
+
+    if (lmcf && lmcf->cache_path.len) {
+        ngx_http_llm_arena_keep(&lmcf->cache_path, cycle->log);
+    }
 }
 
 

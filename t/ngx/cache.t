@@ -1,5 +1,5 @@
-# cache.t - llm_cache_path: later starts map the weights that the first one left there, and nothing that goes wrong
-# with the folder keeps nginx from serving.
+# cache.t - llm_cache_path: later starts map the weights that the first one left there, and go on with the conversations of
+# the nginx before; nothing that goes wrong with the folder keeps nginx from serving.
 
 use strict;
 use warnings;
@@ -17,7 +17,8 @@ my $n = LLM::Nginx->new(workers => 2);
 
 sub conf {
     my ($path) = @_;
-    return "llm_model m { $model } server { listen 127.0.0.1:%%PORT%%; location / { llm_pass m; } } $path";
+    return "llm_model m { $model } server { listen 127.0.0.1:%%PORT%%; location / { llm_pass m; } } $path
+        log_format cached 'cached=\$llm_cached_tokens'; access_log %%DIR%%/cached.log cached;";
 }
 
 sub files { my ($dir, $what) = @_; my @found = glob "$dir/$what-*.llm"; return @found }
@@ -131,5 +132,118 @@ is answer($n), $text, 'and the model serves';
 $n->stop;
 is_deeply [ glob "$dir/*.llm.*" ], [], 'nothing half-written is left';
 rmdir $file;
+
+# -- prefixes
+
+my $prompt = join ' ', map { "word$_" } 1 .. 20;
+
+# The text that follows the long prompt, and how many of its tokens the cache had.
+sub converse {
+    my ($server) = @_;
+    my $lines = () = $server->read_file('cached.log') =~ /\n/g;
+    my $x = LLM::HTTP->new(port => $server->port)->post('/generate',
+        { inputs => $prompt, parameters => { max_new_tokens => 8, ignore_eos => \1, return_full_text => \0 } });
+    $x->close;
+    my @cached;
+    $server->wait_for(sub { @cached = $server->read_file('cached.log') =~ /cached=(\S+)\n/g; @cached > $lines });
+    return ($x->status == 200 ? $x->json->{generated_text} : 'status ' . $x->status, $cached[-1]);
+}
+
+my $p = LLM::Nginx->new(workers => 2);
+$dir = $p->dir . '/cache';
+$p->conf(conf('llm_cache_path cache;'));
+$p->start;
+my ($first, $cached) = converse($p);
+is $cached, 0, 'the first time nothing is cached';
+$p->stop;
+like $p->log, qr/\[notice\].*llama-Q8_0.gguf": [1-9]\d* pages of prefixes kept in \d+ ms/, 'kept at the end';
+($file) = files($dir, 'kv');
+is sprintf('%04o', (stat $file)[2] & 07777), '0600', 'for its user alone';
+
+for my $signal (qw(QUIT TERM)) {
+    news($p);
+    $p->start;
+    like news($p), qr/\[notice\].*"m": [1-9]\d* pages of prefixes read in/, 'read at the next start';
+    my ($again, $n_cached) = converse($p);
+    cmp_ok $n_cached, '>=', 32, "the conversation goes on without prefill: $n_cached tokens";
+    is $again, $first, 'and has the same text';
+    ok $p->reload, 'reload';
+    ($again, $n_cached) = converse($p);
+    cmp_ok $n_cached, '>=', 32, "the cache is there after a reload: $n_cached tokens";
+    is $again, $first, 'and the same text';
+    $p->stop(signal => $signal);
+    like news($p), qr/[1-9]\d* pages of prefixes kept/, "kept after $signal";
+}
+
+# other kernels do not use what these have computed
+my $kern = LLM::Nginx->new(main => 'env LLM_KERN=ref;');
+$kern->conf(conf("llm_cache_path $dir;"));
+$kern->start;
+is +(converse($kern))[1], 0, 'another set of kernels computes its own';
+$kern->stop;
+unlink $file;
+$p->start;
+($text, $cached) = converse($p);
+is "$text $cached", "$first 0", 'without the file: the same text, computed';
+$p->stop;
+
+# a damaged page, and a damaged file
+sub spoil {
+    my ($at, $whence) = @_;
+    open my $f, '+<:raw', $file or die "$file: $!\n";
+    seek $f, $at, $whence;
+    read $f, my $byte, 1;
+    seek $f, -1, 1;
+    print {$f} chr(ord($byte) ^ 16);
+    close $f or die "$file: $!\n";
+}
+for (
+    [ -1, 2, qr/\[notice\].*"m": 1 pages of kept prefixes are damaged and not used/, 'a flipped bit in the last page' ],
+    [ 20, 0, qr/\[notice\].*"m": kept prefixes are not used: \Q$file\E: its header/, 'a flipped bit in the header' ],
+) {
+    my ($at, $whence, $re, $name) = @$_;
+    spoil($at, $whence);
+    news($p);
+    $p->start;
+    like news($p), $re, $name;
+    is +(converse($p))[0], $first, 'the same text';
+    $p->stop;
+}
+($file) = files($dir, 'kv');
+unlink $file;
+mkdir $file;
+$p->start;
+is +(converse($p))[0], $first, 'where the file cannot be: the same text';
+news($p);
+$p->stop;
+like news($p), qr/\[warn\].*prefixes cannot be kept: \Q$file\E/, 'and a warning at the end';
+rmdir $file;
+
+# -- a binary upgrade: only a daemon's master takes the signal
+
+my $u = LLM::Nginx->new(main => 'env LD_PRELOAD; env ASAN_OPTIONS; env UBSAN_OPTIONS;');
+$dir = $u->dir . '/cache';
+$u->conf(conf('llm_cache_path cache;'));
+$u->write_file('nginx.conf', $u->read_file('nginx.conf') =~ s/daemon off/daemon on/r);
+waitpid $u->_spawn, 0;
+my $old = $u->wait_for(sub { $u->read_file('nginx.pid') =~ /(\d+)/ && $1 });
+$u->{pid} = $old;
+($text) = converse($u);
+is $text, $first, 'a daemon answers';
+ok $u->wait_for(sub { files($dir, 'weights') }), 'and keeps its weights';
+news($u);
+kill 'USR2', $old or die "$old: $!\n";
+my $new = $u->wait_for(sub { $u->read_file('nginx.pid') =~ /(\d+)/ && $1 != $old && $1 }, 60);
+$u->{pid} = $new;
+ok $u->wait_for(sub { $u->workers == 1 }, 60), 'the new binary runs';
+like news($u), qr/MB of weights mapped in/, 'with the weights that the old one kept';
+kill 'QUIT', $old;
+ok $u->wait_log(qr/ $old#\d+: .* [1-9]\d* pages of prefixes kept/, 30), 'the old one ends and keeps its prefixes';
+($text) = converse($u);
+is $text, $first, 'the new one answers';
+kill 'QUIT', $new;
+ok $u->wait_log(qr/ $new#\d+: .* [1-9]\d* pages of prefixes kept/, 30), 'the new one ends likewise';
+delete $u->{pid};
+is join("\n", $u->bad_lines), '', 'error log is clean';
 
 done_testing;
