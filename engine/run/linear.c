@@ -169,13 +169,13 @@ void *
 llm_fwd_alloc(size_t n, size_t size)
 {
     size_t bytes;
-    if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX - 63) {
+    if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX / 2) {
         return NULL;
     }
     /* rows of a step lie kilobytes apart: with small pages each would need an entry of its own */
     size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
-    bytes = (bytes + 63) & ~(size_t) 63;
-    void *p = aligned_alloc(align, bytes ? bytes : 64);
+    bytes = bytes > 0 ? (bytes + align - 1) & ~(align - 1) : align;
+    void *p = aligned_alloc(align, bytes);
     if (p != NULL && align == HUGE_PAGE) {
         (void) madvise(p, bytes, MADV_HUGEPAGE);
     }
