@@ -10,6 +10,11 @@
 #include "tensor/actbuf.h"
 
 #include <immintrin.h>
+#include <stddef.h>
+
+/* the sums of a record are stored four at a time */
+_Static_assert(offsetof(act_block_t, d) == 32 && offsetof(act_block_t, neg) == 48,
+               "d, d * sums and sums as they are stored");
 
 static inline float
 quant_max(__m256 v)
@@ -52,18 +57,16 @@ quant_block(act_block_t *out, const float *x)
                                             _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     _mm256_store_si256((__m256i *) (void *) out->q, b);
 
+    /* s0 s1 s0 s1: the sums of both halves; then both added, both added, s0, s1 */
     __m128i s = _mm_hadd_epi32(quant_sum4(_mm256_castsi256_si128(b)),
                                quant_sum4(_mm256_extracti128_si256(b, 1)));
     s = _mm_hadd_epi32(s, s);
-    int32_t s0 = _mm_cvtsi128_si32(s), s1 = _mm_extract_epi32(s, 1);
-    out->d = d;
-    out->ds = d * (float) (s0 + s1);
-    out->ds_half[0] = d * (float) s0;
-    out->ds_half[1] = d * (float) s1;
-    out->neg = -(s0 + s1);
-    out->neg_half[0] = -s0;
-    out->neg_half[1] = -s1;
-    out->unused = 0;
+    s = _mm_unpacklo_epi64(_mm_hadd_epi32(s, s), s);
+    __m128 ds = _mm_mul_ps(_mm_set1_ps(d), _mm_cvtepi32_ps(s));
+    _mm_store_ps(&out->d, _mm_blend_ps(ds, _mm_set_ss(d), 1));
+    __m128i neg = _mm_sub_epi32(_mm_setzero_si128(), _mm_shuffle_epi32(s, _MM_SHUFFLE(3, 3, 2, 1)));
+    _mm_store_si128((__m128i *) (void *) &out->neg,
+                    _mm_blend_epi16(neg, _mm_setzero_si128(), 0xc0));
 }
 
 static inline void
