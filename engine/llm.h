@@ -221,7 +221,8 @@ typedef struct {
     /*
      * A second model that drafts where nothing can be copied, and how many tokens it may draft for
      * a step, 1..16. The tokens of a job are the same with and without here too. Borrowed: the
-     * model must live as long as the engine. NULL: none. llm_draft_check says what is allowed.
+     * model must live as long as the engine. NULL: none, and in llm_engine_conf. llm_draft_check
+     * says what is allowed.
      */
     const llm_model_t *draft;
     uint32_t      n_draft;

@@ -156,15 +156,21 @@ llm_drafter_wanted(const llm_sched_t *s, llm_seq_t *q, uint32_t max)
     return llm_odds_wanted(&q->odds, n < max ? n : max, cost(s));
 }
 
-/* Whether a sequence of this pass computes the page that comes next for q, which it shares. */
+/* Whether a sequence of this pass computes a page of q's next n tokens, which the two share. */
 static bool
-page_taken(const llm_sched_t *s, llm_seq_t *q)
+page_taken(const llm_sched_t *s, llm_seq_t *q, uint32_t n)
 {
     const llm_drafter_t *d = s->drafter;
-    uint32_t page = llm_slot_table(s->sh, q->slot)[q->n_draft_past / LLM_KV_PAGE];
+    const uint32_t *table = llm_slot_table(s->sh, q->slot);
+    uint32_t first = q->n_draft_past / LLM_KV_PAGE, last = (q->n_draft_past + n - 1) / LLM_KV_PAGE;
     for (uint32_t b = 0; b < d->n_batch; b++) {
-        if (d->batch[b].table[d->batch[b].pos0 / LLM_KV_PAGE] == page) {
-            return true;
+        const llm_fwd_seq_t *o = &d->batch[b];
+        uint32_t from = o->pos0 / LLM_KV_PAGE, to = (o->pos0 + o->n - 1) / LLM_KV_PAGE;
+        /* a page of both is at one place of both tables */
+        for (uint32_t i = first > from ? first : from; i <= last && i <= to; i++) {
+            if (table[i] == o->table[i]) {
+                return true;
+            }
         }
     }
     return false;
@@ -225,7 +231,7 @@ catch_up(llm_sched_t *s)
         }
         uint32_t behind = q->n_tokens - q->n_draft_past, n = behind < budget ? behind : budget;
         q->undraftable = !knows(d, llm_slot_tokens(q->slot) + q->n_draft_past, n);
-        if (q->undraftable || page_taken(s, q)) {
+        if (n > 0 && (q->undraftable || page_taken(s, q, n))) {
             n = 0;
         }
         q->n_wanted = n == behind ? q->n_wanted : 0;
