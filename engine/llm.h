@@ -293,13 +293,13 @@ typedef struct {
 } llm_kept_t;
 
 /*
- * Writes the prefix cache into cache_dir, the pages used last first: for the process that called
- * llm_engine_new, after every worker has left or died. An empty cache leaves the file of before.
- * The file has the prompts and outputs of users in it (mode 0600). Errors: IO, NOMEM; ARG as in
- * llm_model_keep. Nothing is left behind then.
+ * Writes the prefix cache into cache_dir, the pages used last, at most max_bytes of them: for the
+ * process that called llm_engine_new, after every worker has left or died. When there is nothing to
+ * write, the file of before stays. The file has the prompts and outputs of users in it (mode 0600).
+ * Errors: IO, NOMEM; ARG as in llm_model_keep. Nothing is left behind then.
  */
-llm_code_t llm_engine_keep(const llm_engine_t *e, const char *cache_dir, llm_kept_t *out,
-                           llm_err_t *err);
+llm_code_t llm_engine_keep(const llm_engine_t *e, const char *cache_dir, size_t max_bytes,
+                           llm_kept_t *out, llm_err_t *err);
 /*
  * Takes what llm_engine_keep left there into a new engine that nobody has joined: the pages used
  * last, as many as fit, if the weights, the format of the KV cache and this version are the same.

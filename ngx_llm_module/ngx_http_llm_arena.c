@@ -314,7 +314,7 @@ ngx_http_llm_arena_load(ngx_http_llm_model_t *model, ngx_log_t *log)
                                                           : "loaded",
                   (ngx_http_llm_now() - start) / 1000000);
 
-    if (model->cache_path->len) {
+    if (model->cache->path.len && model->cache->prefixes) {
         ngx_http_llm_cache_restore(model, instance->engine, log);
     }
 
@@ -351,8 +351,8 @@ ngx_http_llm_arena_weights(ngx_http_llm_model_t *model, ngx_str_t *path,
     conf.progress_ctx = &progress;
     conf.unused = ngx_http_llm_arena_unused;
 
-    if (model->cache_path->len) {
-        conf.cache_dir = (char *) model->cache_path->data;
+    if (model->cache->path.len) {
+        conf.cache_dir = (char *) model->cache->path.data;
     }
 
     if (llm_model_open(&m, &conf, &err) != LLM_OK) {
@@ -450,7 +450,7 @@ ngx_http_llm_arena_leave(void)
 
 
 void
-ngx_http_llm_arena_keep(ngx_str_t *cache_path, ngx_log_t *log)
+ngx_http_llm_arena_keep(ngx_http_llm_cache_t *cache, ngx_log_t *log)
 {
     ngx_queue_t              *q;
     ngx_http_llm_instance_t  *instance;
@@ -460,7 +460,7 @@ ngx_http_llm_arena_keep(ngx_str_t *cache_path, ngx_log_t *log)
          q = ngx_queue_next(q))
     {
         instance = ngx_queue_data(q, ngx_http_llm_instance_t, queue);
-        ngx_http_llm_cache_keep(instance, cache_path, log);
+        ngx_http_llm_cache_keep(instance, cache, log);
     }
 }
 

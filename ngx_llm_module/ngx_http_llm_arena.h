@@ -26,8 +26,8 @@ void ngx_http_llm_arena_leave(void);
 ngx_int_t ngx_http_llm_arena_add(ngx_conf_t *cf, ngx_http_llm_model_t *model);
 
 
-/* The master ends: keeps what the engines have cached in this folder. */
-void ngx_http_llm_arena_keep(ngx_str_t *cache_path, ngx_log_t *log);
+/* The master ends: keeps what the engines have cached. */
+void ngx_http_llm_arena_keep(ngx_http_llm_cache_t *cache, ngx_log_t *log);
 
 
 /* ngx_http_llm_cache.c: what is in the folder of llm_cache_path */
@@ -40,7 +40,7 @@ void ngx_http_llm_cache_restore(ngx_http_llm_model_t *model,
     llm_engine_t *engine, ngx_log_t *log);
 /* Writes the prefix cache of an engine that no worker uses any more. */
 void ngx_http_llm_cache_keep(ngx_http_llm_instance_t *instance,
-    ngx_str_t *cache_path, ngx_log_t *log);
+    ngx_http_llm_cache_t *cache, ngx_log_t *log);
 
 
 #endif /* _NGX_HTTP_LLM_ARENA_H_INCLUDED_ */

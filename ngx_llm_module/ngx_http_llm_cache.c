@@ -15,6 +15,10 @@
 #include <sys/resource.h>
 
 
+#define NGX_HTTP_LLM_CACHE_PREFIXES  ((size_t) 1 << 30)
+
+
+static ngx_int_t ngx_http_llm_cache_prefixes(ngx_str_t *value, size_t *size);
 static void ngx_http_llm_cache_writer(ngx_http_llm_model_t *model,
     llm_model_t *m, ngx_log_t *log);
 
@@ -28,7 +32,7 @@ ngx_http_llm_cache_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_file_info_t   fi;
 
     value = cf->args->elts;
-    path = &lmcf->cache_path;
+    path = &lmcf->cache.path;
 
     if (path->len) {
         return "is duplicate";
@@ -36,6 +40,19 @@ ngx_http_llm_cache_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     if (value[1].len == 0) {
         return "must not be empty";
+    }
+
+    lmcf->cache.prefixes = NGX_HTTP_LLM_CACHE_PREFIXES;
+
+    if (cf->args->nelts == 3
+        && ngx_http_llm_cache_prefixes(&value[2], &lmcf->cache.prefixes)
+           != NGX_OK)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid parameter \"%V\", it must be "
+                           "\"prefixes=SIZE\" or \"prefixes=off\"",
+                           &value[2]);
+        return NGX_CONF_ERROR;
     }
 
     *path = value[1];
@@ -82,6 +99,36 @@ ngx_http_llm_cache_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_cache_prefixes(ngx_str_t *value, size_t *size)
+{
+    off_t      n;
+    ngx_str_t  s;
+
+    if (ngx_strncmp(value->data, "prefixes=", 9) != 0) {
+        return NGX_ERROR;
+    }
+
+    s.len = value->len - 9;
+    s.data = value->data + 9;
+
+    if (ngx_strcmp(s.data, "off") == 0) {
+        *size = 0;
+        return NGX_OK;
+    }
+
+    n = ngx_parse_offset(&s);
+
+    if (n <= 0) {
+        return NGX_ERROR;
+    }
+
+    *size = (size_t) n;
+
+    return NGX_OK;
 }
 
 
@@ -138,7 +185,7 @@ ngx_http_llm_cache_writer(ngx_http_llm_model_t *model, llm_model_t *m,
         }
     }
 
-    if (llm_model_keep(m, (char *) model->cache_path->data, &err) != LLM_OK) {
+    if (llm_model_keep(m, (char *) model->cache->path.data, &err) != LLM_OK) {
         ngx_time_update();
         ngx_log_error(NGX_LOG_WARN, log, 0,
                       "llm_model \"%V\": weights cannot be kept: %s",
@@ -157,7 +204,7 @@ ngx_http_llm_cache_restore(ngx_http_llm_model_t *model, llm_engine_t *engine,
 
     start = ngx_http_llm_now();
 
-    if (llm_engine_restore(engine, (char *) model->cache_path->data, &kept,
+    if (llm_engine_restore(engine, (char *) model->cache->path.data, &kept,
                            &err)
         != LLM_OK)
     {
@@ -184,7 +231,7 @@ ngx_http_llm_cache_restore(ngx_http_llm_model_t *model, llm_engine_t *engine,
 
 void
 ngx_http_llm_cache_keep(ngx_http_llm_instance_t *instance,
-    ngx_str_t *cache_path, ngx_log_t *log)
+    ngx_http_llm_cache_t *cache, ngx_log_t *log)
 {
     uint64_t    start;
     llm_err_t   err;
@@ -192,8 +239,8 @@ ngx_http_llm_cache_keep(ngx_http_llm_instance_t *instance,
 
     start = ngx_http_llm_now();
 
-    if (llm_engine_keep(instance->engine, (char *) cache_path->data, &kept,
-                        &err)
+    if (llm_engine_keep(instance->engine, (char *) cache->path.data,
+                        cache->prefixes, &kept, &err)
         != LLM_OK)
     {
         ngx_log_error(NGX_LOG_WARN, log, 0,

@@ -32,7 +32,7 @@ char *ngx_http_llm_cors(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 /* llm_api_key KEY ... | off; (ngx_http_llm_key.c) */
 char *ngx_http_llm_api_key(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
-/* llm_cache_path PATH; (ngx_http_llm_cache.c) */
+/* llm_cache_path PATH [prefixes=SIZE | prefixes=off]; (ngx_http_llm_cache.c) */
 char *ngx_http_llm_cache_path(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 

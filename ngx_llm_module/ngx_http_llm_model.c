@@ -131,7 +131,7 @@ ngx_http_llm_model(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     model->name = value[1];
     model->file = cf->conf_file->file.name.data;
     model->line = cf->conf_file->line;
-    model->cache_path = &lmcf->cache_path;
+    model->cache = &lmcf->cache;
     model->key.engine.kv_type = LLM_KV_F16;
 
     /* the tokens are the same with and without; it won at 1 to 64 streams */

@@ -88,7 +88,7 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       NULL },
 
     { ngx_string("llm_cache_path"),
-      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE12,
       ngx_http_llm_cache_path,
       NGX_HTTP_MAIN_CONF_OFFSET,
       0,
@@ -431,8 +431,8 @@ ngx_http_llm_exit_master(ngx_cycle_t *cycle)
 
     lmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_llm_module);
 
-    if (lmcf && lmcf->cache_path.len) {
-        ngx_http_llm_arena_keep(&lmcf->cache_path, cycle->log);
+    if (lmcf && lmcf->cache.path.len && lmcf->cache.prefixes) {
+        ngx_http_llm_arena_keep(&lmcf->cache, cycle->log);
     }
 }
 

@@ -50,10 +50,17 @@ typedef struct {
 } ngx_http_llm_lua_conf_t;
 
 
+/* llm_cache_path */
+typedef struct {
+    ngx_str_t                  path;        /* len 0: none */
+    size_t                     prefixes;    /* bytes a model; 0: off */
+} ngx_http_llm_cache_t;
+
+
 typedef struct {
     ngx_array_t                models;      /* of ngx_http_llm_model_t * */
     ngx_http_llm_lua_conf_t    lua;
-    ngx_str_t                  cache_path;  /* len 0: none */
+    ngx_http_llm_cache_t       cache;
     ngx_int_t                  request_id;  /* index of $request_id */
 } ngx_http_llm_main_conf_t;
 
@@ -140,7 +147,7 @@ struct ngx_http_llm_model_s {
     ngx_uint_t                 line;
     unsigned                   passed:1;    /* some location uses it */
     ngx_array_t               *env;         /* the "env" directives */
-    ngx_str_t                 *cache_path;  /* llm_cache_path; len 0: none */
+    ngx_http_llm_cache_t      *cache;       /* of the main configuration */
 
     ngx_http_llm_instance_t   *instance;    /* from the zone's init on */
     ngx_http_llm_stats_t      *stats;       /* shared memory */

@@ -150,7 +150,8 @@ write_pages(const llm_engine_t *e, const aged_t *pages, uint32_t n, record_t *ta
 }
 
 llm_code_t
-llm_engine_keep(const llm_engine_t *e, const char *cache_dir, llm_kept_t *out, llm_err_t *err)
+llm_engine_keep(const llm_engine_t *e, const char *cache_dir, size_t max_bytes, llm_kept_t *out,
+                llm_err_t *err)
 {
     llm_keep_t k;
     char *path;
@@ -161,6 +162,7 @@ llm_engine_keep(const llm_engine_t *e, const char *cache_dir, llm_kept_t *out, l
     }
     aged_t *pages = malloc(e->sh.n_pages * sizeof(*pages) + 1);
     uint32_t n = pages != NULL ? list_pages(e, pages) : 0;
+    n = max_bytes / e->sh.page_bytes < n ? (uint32_t) (max_bytes / e->sh.page_bytes) : n;
     record_t *table = malloc(n * sizeof(*table) + 1);
     if (pages == NULL || table == NULL) {
         rc = llm_fail(err, LLM_E_NOMEM, "%s: no memory", path);

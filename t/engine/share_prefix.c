@@ -86,7 +86,7 @@ make_file(void)
     ok(rig_open(&rig, MODEL, &plain) && rig_join(&rig) && generate(&rig, 0, &r) && same(&r, expected(0)) && generate(&rig, 1, &r),
        "two prompts");
     llm_engine_leave(rig.engine);
-    ok(llm_engine_keep(rig.engine, dir, &kept, &err) == LLM_OK, "kept %s", err.msg);
+    ok(llm_engine_keep(rig.engine, dir, SIZE_MAX, &kept, &err) == LLM_OK, "kept %s", err.msg);
     ok(kept.n_pages == 2 * N_FULL && kept.n_damaged == 0, "%u pages", kept.n_pages);
     rig_close(&rig);
 }
@@ -278,7 +278,7 @@ test_writing(void)
     uint32_t n;
     struct rlimit old, small;
     rig_open(&rig, MODEL, &plain);
-    ok(llm_engine_keep(rig.engine, dir, &kept, &err) == LLM_OK && kept.n_pages == 0, "an empty cache is not written");
+    ok(llm_engine_keep(rig.engine, dir, SIZE_MAX, &kept, &err) == LLM_OK && kept.n_pages == 0, "an empty cache is not written");
     ok(restore(&kept, &n, &err) == LLM_OK && n == 2 * N_FULL, "and the file of before stays");
     llm_engine_restore(rig.engine, dir, &kept, &err);
     getrlimit(RLIMIT_FSIZE, &old);
@@ -286,12 +286,15 @@ test_writing(void)
     small.rlim_cur = 8192;
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &small);
-    ok(llm_engine_keep(rig.engine, dir, &kept, &err) == LLM_E_IO, "no room: %s", err.msg);
+    ok(llm_engine_keep(rig.engine, dir, SIZE_MAX, &kept, &err) == LLM_E_IO, "no room: %s", err.msg);
     setrlimit(RLIMIT_FSIZE, &old);
     ok(restore(&kept, &n, &err) == LLM_OK && n == 2 * N_FULL, "the file of before stays");
+    ok(llm_engine_keep(rig.engine, dir, 3 * rig.engine->sh.page_bytes + 5, &kept, &err) == LLM_OK && kept.n_pages == 3, "a bound");
+    llm_code_t rc;
+    is_int(cached_tokens(&plain, 1, &kept, &rc, &err), 3 * LLM_KV_PAGE, "leaves the pages used last");
     unlink(path());
     ok(rmdir(dir) == 0, "nothing else is left");
-    ok(llm_engine_keep(rig.engine, dir, &kept, &err) == LLM_E_IO && strstr(err.msg, dir) != NULL, "no folder: %s", err.msg);
+    ok(llm_engine_keep(rig.engine, dir, SIZE_MAX, &kept, &err) == LLM_E_IO && strstr(err.msg, dir) != NULL, "no folder: %s", err.msg);
     ok(llm_engine_restore(rig.engine, dir, &kept, &err) == LLM_OK && kept.n_pages == 0, "no file");
     rig_close(&rig);
 }

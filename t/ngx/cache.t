@@ -53,6 +53,9 @@ for (
     [ 'llm_cache_path no/such;', qr{mkdir\(\) "\S+/no/such" failed .*in .*:\d+}, 'below a folder that is not there' ],
     [ 'llm_cache_path nginx.conf;', qr{"\S+/nginx.conf" is not a directory in .*:\d+}, 'a file' ],
     [ 'llm_cache_path open;', qr{"\S+/open" can be written by other users: .*mode 0700 in .*:\d+}, 'open to others' ],
+    [ 'llm_cache_path cache prefixes=1x;', qr/invalid parameter "prefixes=1x", it must be .* in .*:\d+/, 'not a size' ],
+    [ 'llm_cache_path cache prefixes=0;', qr/invalid parameter "prefixes=0", it must be .* in .*:\d+/, 'no room' ],
+    [ 'llm_cache_path cache size=1m;', qr/invalid parameter "size=1m", it must be .* in .*:\d+/, 'another parameter' ],
     [ 'server { llm_cache_path cache; }', qr/"llm_cache_path" directive is not allowed here/, 'in a server' ],
 ) {
     my ($text, $re, $name) = @$_;
@@ -218,6 +221,21 @@ news($p);
 $p->stop;
 like news($p), qr/\[warn\].*prefixes cannot be kept: \Q$file\E/, 'and a warning at the end';
 rmdir $file;
+
+# without prefixes on the disk, and with few
+$p->conf(conf('llm_cache_path cache prefixes=off;'));
+news($p);
+$p->start;
+like news($p), qr/MB of weights mapped in/, 'prefixes=off: weights are';
+is +(converse($p))[0], $first, 'the same text';
+$p->stop;
+is_deeply [ files($dir, 'kv') ], [], 'but no file of prefixes';
+unlike news($p), qr/prefixes/, 'nor a word about them';
+$p->conf(conf('llm_cache_path cache prefixes=10k;'));
+$p->start;
+is +(converse($p))[0], $first, 'the same text';
+$p->stop;
+like news($p), qr/ 2 pages of prefixes kept/, 'prefixes=10k: two pages of 4 KB';
 
 # -- a binary upgrade: only a daemon's master takes the signal
 
