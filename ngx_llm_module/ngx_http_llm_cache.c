@@ -141,41 +141,61 @@ void
 ngx_http_llm_cache_weights(ngx_http_llm_model_t *model, llm_model_t *m,
     ngx_log_t *log)
 {
-    pid_t  pid;
+    pid_t       pid;
+    ngx_uint_t  child;
 
     pid = fork();
+    child = 0;
+
+    if (pid == 0) {
+        child = 1;
+        pid = fork();
+
+        if (pid == 0) {
+            ngx_http_llm_cache_writer(model, m, log);
+        }
+    }
 
     if (pid == -1) {
         ngx_log_error(NGX_LOG_WARN, log, ngx_errno,
                       "llm_model \"%V\": fork() failed, the weights are not "
                       "kept", &model->name);
-        return;
     }
 
-    if (pid == 0) {
-        if (fork() == 0) {
-            ngx_http_llm_cache_writer(model, m, log);
-        }
-
+    if (child) {
         _exit(0);
     }
 
-    (void) waitpid(pid, NULL, 0);
+    if (pid > 0) {
+        (void) waitpid(pid, NULL, 0);
+    }
 }
 
 
-/* it must not keep the ports of an nginx that has ended */
+/*
+ * It must not keep the ports of an nginx that has ended, nor a pipe whose
+ * reader waits for the end of the program that started it.
+ */
 
 static void
 ngx_http_llm_cache_writer(ngx_http_llm_model_t *model, llm_model_t *m,
     ngx_log_t *log)
 {
+    ngx_fd_t          fd, std;
     llm_err_t         err;
     ngx_uint_t        i;
     ngx_listening_t  *ls;
 
     (void) setsid();
     (void) setpriority(PRIO_PROCESS, 0, 10);
+
+    fd = ngx_open_file("/dev/null", NGX_FILE_RDWR, NGX_FILE_OPEN, 0);
+
+    for (std = STDIN_FILENO; std <= STDERR_FILENO && fd != -1; std++) {
+        if (log->file == NULL || log->file->fd != std) {
+            (void) dup2(fd, std);
+        }
+    }
 
     ls = ngx_cycle->listening.elts;
 
