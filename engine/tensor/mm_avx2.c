@@ -10,8 +10,9 @@
 #include "tensor/vec_avx2.h"
 
 /* tokens from which unpacking into L1 pays */
-#define MM_WIDE_FROM    9
-#define FLOAT_WIDE_FROM 3
+#define MM_WIDE_FROM        9
+#define MM_WIDE_FROM_COSTLY 9
+#define FLOAT_WIDE_FROM     3
 
 /* IQ4 values as they are (WIDE_SIGNED); FP4 values + 16 */
 static const int8_t avx2_lut[2][16] __attribute__((aligned(16))) = {

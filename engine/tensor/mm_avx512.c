@@ -7,8 +7,9 @@
 #include "tensor/vec_avx512.h"
 
 /* tokens from which unpacking into L1 pays */
-#define MM_WIDE_FROM    24
-#define FLOAT_WIDE_FROM 17
+#define MM_WIDE_FROM        24
+#define MM_WIDE_FROM_COSTLY 24
+#define FLOAT_WIDE_FROM     17
 
 /* IQ4 values + 128; FP4 values + 16 */
 static const uint8_t avx512_lut[2][16] __attribute__((aligned(16))) = {

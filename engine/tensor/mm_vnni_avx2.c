@@ -10,7 +10,8 @@
 #include "tensor/vec_avx2.h"
 
 /* tokens from which unpacking into L1 pays */
-#define MM_WIDE_FROM 20
+#define MM_WIDE_FROM        20
+#define MM_WIDE_FROM_COSTLY 9
 
 /* IQ4 values + 128; FP4 values + 16 */
 static const uint8_t vnni_lut[2][16] __attribute__((aligned(16))) = {
