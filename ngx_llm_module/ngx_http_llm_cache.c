@@ -269,8 +269,10 @@ ngx_http_llm_cache_keep(ngx_http_llm_instance_t *instance,
         return;
     }
 
-    ngx_log_error(NGX_LOG_NOTICE, log, 0,
-                  "\"%V\": %uD pages of prefixes kept in %uL ms",
-                  &instance->path, kept.n_pages,
-                  (ngx_http_llm_now() - start) / 1000000);
+    if (kept.n_pages) {
+        ngx_log_error(NGX_LOG_NOTICE, log, 0,
+                      "\"%V\": %uD pages of prefixes kept in %uL ms",
+                      &instance->path, kept.n_pages,
+                      (ngx_http_llm_now() - start) / 1000000);
+    }
 }
