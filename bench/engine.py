@@ -85,15 +85,18 @@ def main():
     load = os.getloadavg()[0]
     # which flags of the peer are best here, for each kind of work
     trial = ["--prefill", shortest(args.prefill), "--decode", shortest(args.decode), "--reps", "2"]
-    best = {"prefill": ("default", 0.0), "decode": ("default", 0.0)}
-    for name, flags in PEER_FLAGS.items():
+    # llama.cpp keeps values in fewer bits only with flash attention
+    peer_flags = {n: f for n, f in PEER_FLAGS.items() if args.kv == "f16" or "on" in f}
+    first = next(iter(peer_flags))
+    best = {"prefill": (first, 0.0), "decode": (first, 0.0)}
+    for name, flags in peer_flags.items():
         result = measure(f"llama.cpp ({name})", peer_cmd + trial + flags)
         for kind in best:
             for values in result[kind].values():
                 if max(values) > best[kind][1] * MARGIN:
                     best[kind] = (name, max(values))
         print(".", end="", flush=True, file=sys.stderr)
-    peers = ["default"] + sorted({name for name, _ in best.values()} - {"default"})
+    peers = [first] + sorted({name for name, _ in best.values()} - {first})
 
     got = {}    # (kind, n) -> {"ours": [...], "default": [...], ...}
     system = version = ""

@@ -1,16 +1,14 @@
 /*
  * kern.c - micro-benchmark of the matrix and attention kernels against what the machine can do.
  *
- * Build and run from the repository root:
- *     make -C engine lib
- *     cc -O2 -Iengine -o build/bench_kern bench/kern.c build/libllm.a -lm -pthread
- *     build/bench_kern
+ *     ./bench/run --kern [OPTION...]
  * Options: -t threads (1)  -k columns (4096)  -s set (all)  -f format (all; kv: attention)  -b only the pool's overhead
  *
  * For each set and format: GB/s of packed weights read for one token (a matrix far larger than the caches), and 10^9
- * multiply-adds/s for more tokens. For each set and format of the KV cache: GB/s of keys and values read for one token after 4096 in pages
- * as the arena has them (shared memory, a layer and head of a page far from the next), and multiply-adds/s for 16. Peaks are measured first and between formats: other work on the machine shows in both.
- * Each figure is the best of many short runs; with one thread its CPU time is taken, so that a busy machine does little harm.
+ * multiply-adds/s for more tokens. For each set and format of the KV cache: GB/s of keys and values read for one token after
+ * 4096 in pages as the arena has them (shared memory, a layer and head of a page far from the next), and multiply-adds/s for
+ * 16. Peaks are measured first and between formats: other work on the machine shows in both. Each figure is the best of many
+ * short runs; with one thread its CPU time is taken, so that a busy machine does little harm.
  */
 #define _GNU_SOURCE
 #include "base/cpu.h"

@@ -12,6 +12,7 @@ import time
 
 import llama_cpp as lc
 
+WARM_UP = 32    # tokens
 FLASH = {"auto": -1, "off": 0, "on": 1}
 
 
@@ -60,7 +61,7 @@ def main():
     if not model:
         fail(f"cannot load {args.model}")
     contexts = [int(x) for x in args.context.split(",") if x]
-    longest = max(prefill + [0]) + max(steps + [0]) + max(contexts + [0]) + 8
+    longest = max(prefill + [WARM_UP]) + max(steps + [0]) + max(contexts + [0]) + 8
     cp = lc.llama_context_default_params()
     cp.n_ctx = longest
     cp.n_batch = longest
@@ -97,7 +98,7 @@ def main():
             token[0] = best_id(ctx, n_vocab)
         return n / (time.perf_counter() - start)
 
-    run_prefill(min(prefill + [32]))
+    run_prefill(min(prefill + [WARM_UP]))
     run_decode(4, 0)
     out = {"prefill": {}, "decode": {}, "version": lc.__version__,
            "system": lc.llama_print_system_info().decode().strip()}
