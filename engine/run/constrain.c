@@ -187,7 +187,7 @@ llm_constrain_drafts(const llm_constrain_t *c, llm_slot_t *slot, const int32_t *
     uint8_t text[LLM_GVOCAB_MAX_TOKEN];
     bool spaced[256];
     uint8_t before = look_back(c, out, n_out, spaced);
-    size_t len = llm_grammar_likely(grammar_of(c, slot), state_of(c, slot), spaced, before, text,
+    size_t len = llm_grammar_forced(grammar_of(c, slot), state_of(c, slot), spaced, before, text,
                                     sizeof(text));
     uint32_t i = 0;
     /* a last space begins the token of what follows */

@@ -300,10 +300,9 @@ only_byte(const llm_gbytes_t *set, const bool *spaced, uint8_t before, uint8_t *
     return count == 1 || (space && count == 0);
 }
 
-/* Bytes that follow for certain, or with `spaced` in all likelihood. */
-static size_t
-follow(const llm_grammar_t *g, const llm_grammar_state_t *s, const bool *spaced, uint8_t before,
-       uint8_t *out, size_t cap)
+size_t
+llm_grammar_forced(const llm_grammar_t *g, const llm_grammar_state_t *s, const bool *spaced,
+                   uint8_t before, uint8_t *out, size_t cap)
 {
     llm_grammar_state_t t = *s;
     size_t n = 0;
@@ -317,19 +316,6 @@ follow(const llm_grammar_t *g, const llm_grammar_state_t *s, const bool *spaced,
         }
     }
     return n;
-}
-
-size_t
-llm_grammar_forced(const llm_grammar_t *g, const llm_grammar_state_t *s, uint8_t *out, size_t cap)
-{
-    return follow(g, s, NULL, 0, out, cap);
-}
-
-size_t
-llm_grammar_likely(const llm_grammar_t *g, const llm_grammar_state_t *s, const bool spaced[256],
-                   uint8_t before, uint8_t *out, size_t cap)
-{
-    return follow(g, s, spaced, before, out, cap);
 }
 
 /* Bytes to the end along this reading, and what its counters still want. */

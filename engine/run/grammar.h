@@ -117,18 +117,13 @@ bool llm_grammar_finished(const llm_grammar_t *g, const llm_grammar_state_t *s);
 
 /*
  * The bytes that must follow, as far as they are certain and fit into cap; returns their number (0:
- * there is a choice). *s is unchanged. A caller that appends them without asking the model must
- * tokenize them together with what precedes and may keep only tokens that no later byte can change.
+ * there is a choice). *s is unchanged. spaced NULL, or a guess for drafts: where a space may stand
+ * it is taken to stand behind the bytes c with spaced[c], of 256; before: the last byte of the
+ * output, 0: none. A caller that appends bytes without asking the model must tokenize them together
+ * with what precedes and may keep only tokens that no later byte can change.
  */
-size_t llm_grammar_forced(const llm_grammar_t *g, const llm_grammar_state_t *s, uint8_t *out,
-                          size_t cap);
-
-/*
- * As llm_grammar_forced, for drafts: where a space may stand it is taken to stand behind the bytes
- * c with spaced[c]. before: the last byte of the output, 0: none.
- */
-size_t llm_grammar_likely(const llm_grammar_t *g, const llm_grammar_state_t *s,
-                          const bool spaced[256], uint8_t before, uint8_t *out, size_t cap);
+size_t llm_grammar_forced(const llm_grammar_t *g, const llm_grammar_state_t *s, const bool *spaced,
+                          uint8_t before, uint8_t *out, size_t cap);
 
 /*
  * A short ending: bytes after which the output is complete. Returns their number, or SIZE_MAX when

@@ -88,7 +88,7 @@ check_forced(const llm_grammar_t *g, const char *after, const char *want)
     uint8_t out[100];
     take(g, &s, after);
     before = s;
-    size_t n = llm_grammar_forced(g, &s, out, sizeof(out));
+    size_t n = llm_grammar_forced(g, &s, NULL, 0, out, sizeof(out));
     ok(n == strlen(want) && memcmp(out, want, n) == 0 && memcmp(&s, &before, sizeof(s)) == 0,
        "after '%s' comes '%s'", after, want);
 }
@@ -104,7 +104,7 @@ check_likely(const llm_grammar_t *g, const char *after, const char *spaces, cons
     }
     take(g, &s, after);
     size_t len = strlen(after);
-    size_t n = llm_grammar_likely(g, &s, spaced, len > 0 ? (uint8_t) after[len - 1] : 0, out,
+    size_t n = llm_grammar_forced(g, &s, spaced, len > 0 ? (uint8_t) after[len - 1] : 0, out,
                                   sizeof(out));
     ok(n == strlen(want) && memcmp(out, want, n) == 0, "after '%s', spaces behind '%s', comes '%s'",
        after, spaces, want);
@@ -141,7 +141,7 @@ test_state(void)
     check_likely(g, "{\"name\":\"alpha\"", "\"", " ,\"ok\" :");
     check_likely(g, "{\"name\":\"alpha\",\"ok\":t", "", "rue}");
     take(g, &s, "{\"n");
-    is_int((long long) llm_grammar_forced(g, &s, out, 3), 3, "forced bytes stop at the room");
+    is_int((long long) llm_grammar_forced(g, &s, NULL, 0, out, 3), 3, "forced bytes stop at the room");
     take(g, &s, "{\"name\":\"alpha\",\"ok\":true}");
     ok(llm_grammar_accepts(g, &s) && llm_grammar_finished(g, &s),
        "complete, and nothing can follow");
@@ -242,7 +242,7 @@ test_block(void)
             llm_grammar_state_t s;
             llm_grammar_start((llm_grammar_t *) far, &s);
             llm_grammar_advance((llm_grammar_t *) far, &s, "{\"ab\" : [-1.5, true, {}]}", 25);
-            llm_grammar_forced((llm_grammar_t *) far, &s, out, sizeof(out));
+            llm_grammar_forced((llm_grammar_t *) far, &s, NULL, 0, out, sizeof(out));
             passed++;
         }
     }
