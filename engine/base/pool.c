@@ -260,11 +260,11 @@ llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool background, llm_err_t *e
 }
 
 llm_code_t
-llm_pool_short(llm_pool_t **out, uint32_t max, llm_err_t *err)
+llm_pool_short(llm_pool_t **out, llm_err_t *err)
 {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-    uint32_t want = n < 1 ? 1 : (uint32_t) n < max ? (uint32_t) n : max;
+    uint32_t want = n < 1 ? 1 : (uint32_t) n < LLM_POOL_SHORT ? (uint32_t) n : LLM_POOL_SHORT;
     if (want > 1 && llm_pool_new(out, want, true, NULL) == LLM_OK) {
         return LLM_OK;
     }

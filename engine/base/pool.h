@@ -26,10 +26,11 @@ typedef void (*llm_pool_fn)(void *ctx, uint32_t i_chunk, uint32_t i_thread);
 llm_code_t llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool background, llm_err_t *err);
 /*
  * A pool for one large job of a process that has no compute threads: one thread for each processor
- * that the caller may use, at most max, in the background; the caller alone where no threads can be
- * had. Errors: NOMEM.
+ * that the caller may use, at most LLM_POOL_SHORT, in the background; the caller alone where no
+ * threads can be had. Errors: NOMEM.
  */
-llm_code_t llm_pool_short(llm_pool_t **out, uint32_t max, llm_err_t *err);
+#define LLM_POOL_SHORT 16u
+llm_code_t llm_pool_short(llm_pool_t **out, llm_err_t *err);
 void llm_pool_free(llm_pool_t *p);
 uint32_t llm_pool_size(const llm_pool_t *p);
 

@@ -24,14 +24,13 @@
 
 #define BATCH_BYTES ((size_t) 256 << 10)    /* of the file, read at once: stays in the cache */
 #define PIECE_BYTES (2 * LLM_HUGE_PAGE)     /* of the mapping: few huge pages have two writers */
-#define MAX_THREADS 16u
 
 /* What one thread needs. */
 typedef struct {
     const llm_src_t *src;
     uint8_t         *buf;       /* rows of the file */
-    uint8_t         *rounded;   /* the same rows in another format, and one row of floats */
-    float           *row;
+    uint8_t         *rounded;   /* the same rows in another format */
+    float           *row;       /* one of them on the way there */
 } lane_t;
 
 /* Rows first .. first+n-1 of a matrix, whole tiles, or a whole vector. */
@@ -384,9 +383,9 @@ static llm_code_t
 fill(repack_t *r, const llm_plan_t *plan, const llm_src_t *src, llm_err_t *err)
 {
     llm_pool_t *pool = NULL;
-    lane_t lanes[MAX_THREADS];
+    lane_t lanes[LLM_POOL_SHORT];
     uint32_t n = 0;
-    llm_code_t rc = llm_pool_short(&pool, MAX_THREADS, err);
+    llm_code_t rc = llm_pool_short(&pool, err);
     for (; rc == LLM_OK && n < llm_pool_size(pool); n++) {
         rc = lane_init(&lanes[n], plan, src, err);
         if (rc != LLM_OK) {

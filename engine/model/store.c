@@ -170,8 +170,7 @@ key_of(uint64_t stamp, const llm_plan_t *plan, const llm_model_conf_t *conf)
 void
 llm_store_stamp(llm_model_t *m, const llm_model_conf_t *conf)
 {
-    if (conf->check_only || llm_model_stamp(conf->weights, &m->key, NULL) != LLM_OK)
-    {
+    if (conf->check_only || llm_model_stamp(conf->weights, &m->key, NULL) != LLM_OK) {
         m->key = 0;
     }
 }

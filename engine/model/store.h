@@ -10,9 +10,8 @@
 #ifndef LLM_STORE_H
 #define LLM_STORE_H
 
+#include "base/cpu.h"
 #include "model/bind.h"
-
-#define LLM_HUGE_PAGE ((size_t) 2 << 20)
 
 /* Anonymous memory that starts at a huge page, size a multiple of it; NULL on failure. */
 void *llm_store_alloc(size_t size);

@@ -7,11 +7,10 @@
  */
 #define _GNU_SOURCE     /* madvise */
 #include "forward_impl.h"
+#include "base/cpu.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
-
-#define HUGE_PAGE ((size_t) 2 << 20)
 
 typedef struct {
     const llm_fwd_t *f;
@@ -173,10 +172,10 @@ llm_fwd_alloc(size_t n, size_t size)
         return NULL;
     }
     /* rows of a step lie kilobytes apart: with small pages each would need an entry of its own */
-    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
+    size_t align = bytes >= LLM_HUGE_PAGE ? LLM_HUGE_PAGE : 64;
     bytes = bytes > 0 ? (bytes + align - 1) & ~(align - 1) : align;
     void *p = aligned_alloc(align, bytes);
-    if (p != NULL && align == HUGE_PAGE) {
+    if (p != NULL && align == LLM_HUGE_PAGE) {
         (void) madvise(p, bytes, MADV_HUGEPAGE);
     }
     return p;

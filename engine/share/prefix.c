@@ -27,7 +27,6 @@
 
 #define MAGIC       0x3130564b4d4c4c4cu
 #define TABLE_OFF   4096u
-#define MAX_THREADS 16u
 
 typedef struct {
     uint64_t magic, key;
@@ -251,7 +250,7 @@ load_pages(load_t *l, llm_err_t *err)
     }
     llm_code_t rc = llm_file_pread(l->fd, l->path, table, l->n * sizeof(*table), TABLE_OFF, err);
     if (rc == LLM_OK) {
-        rc = llm_pool_short(&pool, MAX_THREADS, err);
+        rc = llm_pool_short(&pool, err);
     }
     if (rc == LLM_OK) {
         l->table = table;
