@@ -271,9 +271,11 @@ main(void)
     test_greedy(&rig);
     test_logprobs(&rig);
     test_ends(&rig);
-    rig_close(&rig);
     conf.n_ctx = 128;
     conf.n_parallel = 16;
+    /* room for two whole ones, so that some must be paused however fast they come and go */
+    conf.kv_bytes = 2 * conf.n_ctx * llm_model_kv_bytes(rig.model, conf.kv_type);
+    rig_close(&rig);
     test_together(&conf);
     return done_testing();
 }

@@ -24,6 +24,9 @@ typedef struct {
 static const char *const grammars[] = { NULL, "([a-z]{1,9}[ ,;])+", "(.|\\n)*", "(ab|ba|[0-9]){5,300}",
                                         "(the river, ?at night: ?[a-z]{1,3};)+" };
 #define N_GRAMMARS 5
+/* the last one leaves a model that drafts too little choice to be wrong in */
+#define N_OPEN_GRAMMARS 4
+static int n_used = N_GRAMMARS;
 
 typedef struct { rig_t rig; llm_model_t *draft; llm_constraint_t *c[N_GRAMMARS]; } engine_t;
 
@@ -92,7 +95,7 @@ job_of(const engine_t *e, int i, int32_t *ids)
     c.sampling.watermark_gamma = 0.5f;
     c.sampling.watermark_delta = i % 9 == 8 ? 2 : 0;
     c.prompt_logprobs = i % 10 == 4;
-    c.constraint = e->c[i % 6 < N_GRAMMARS ? i % 6 : 0];
+    c.constraint = e->c[i % (n_used + 1) < n_used ? i % (n_used + 1) : 0];
     return c;
 }
 
@@ -116,6 +119,17 @@ same(const full_t *a, const full_t *b)
     return n == b->r.view.n_new && a->r.view.finish == b->r.view.finish && memcmp(a->r.ids, b->r.ids, n * sizeof(int32_t)) == 0
            && memcmp(a->r.logprob + first, b->r.logprob + first, n * sizeof(float)) == 0 && memcmp(a->raw, b->raw, n * sizeof(float)) == 0
            && memcmp(a->top, b->top, sizeof(a->top)) == 0;
+}
+
+/* Jobs whose results are not the same. */
+static int
+n_differ(const full_t *a, const full_t *b)
+{
+    int n = 0;
+    for (int i = 0; i < N_JOBS; i++) {
+        n += !same(&a[i], &b[i]);
+    }
+    return n;
 }
 
 /* All jobs, so many at a time; the tokens that were drafted and kept. */
@@ -162,15 +176,12 @@ check_model(const char *file, llm_kv_type_t kv)
         return;
     }
     for (size_t w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
-        int differ = 0;
         conf.speculate = ways[w].speculate;
         conf.n_threads = ways[w].threads;
         conf.n_parallel = ways[w].parallel;
         conf.kv_bytes = 0;
         bool good = run_all(file, NULL, &conf, ways[w].at_once, f, &st);
-        for (int i = 0; i < N_JOBS; i++) {
-            differ += !same(&f[i], &plain[i]);
-        }
+        int differ = n_differ(f, plain);
         ok(good && differ == 0 && st.n_drafted[LLM_DRAFT_LOOKUP] > 0 && st.n_kept[LLM_DRAFT_LOOKUP] <= st.n_drafted[LLM_DRAFT_LOOKUP]
                && st.n_decode_tokens - base.n_decode_tokens == 0,
            "%u drafts, %d at once: the same bits (%d differ; %llu of %llu kept, %llu steps for %llu)", ways[w].speculate, ways[w].at_once, differ,
@@ -195,28 +206,28 @@ check_draft(const char *file, const char *draft, luck_t luck)
     llm_engine_conf_t conf = { .n_ctx = 200, .n_threads = 2, .n_slots = N_JOBS };
     llm_stats_t st, base;
 
+    n_used = N_OPEN_GRAMMARS;
     if (!ok(run_all(file, NULL, &conf, 1, plain, &base), "%s without", file)) {
+        n_used = N_GRAMMARS;
         return;
     }
     for (size_t w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
-        int differ = 0;
         conf.n_draft = ways[w].n_draft;
         conf.speculate = ways[w].speculate;
         conf.n_threads = ways[w].threads;
         conf.n_parallel = ways[w].parallel;
         measured = ways[w].measured;
         bool good = run_all(file, draft, &conf, ways[w].at_once, f, &st);
-        for (int i = 0; i < N_JOBS; i++) {
-            differ += !same(&f[i], &plain[i]);
-        }
+        int differ = n_differ(f, plain);
         uint64_t drafted = st.n_drafted[LLM_DRAFT_MODEL], kept = st.n_kept[LLM_DRAFT_MODEL];
-        bool lucky = luck == ALWAYS ? kept + N_JOBS >= drafted : luck == OFTEN ? 2 * kept > drafted : 2 * kept < drafted;
+        bool lucky = luck == ALWAYS ? kept + N_JOBS >= drafted : luck == OFTEN ? 2 * kept > drafted : 5 * kept < drafted;
         ok(good && differ == 0 && (drafted > 0 || measured) && kept <= drafted && (lucky || measured) && (ways[w].speculate > 0) == (st.n_drafted[0] > 0)
                && st.n_decode_tokens == base.n_decode_tokens,
            "%s drafts %u, %d at once: the same bits (%d differ; %llu of %llu kept, %llu steps for %llu, %llu paused)", draft, conf.n_draft,
            ways[w].at_once, differ, (unsigned long long) kept, (unsigned long long) drafted, (unsigned long long) st.n_steps,
            (unsigned long long) base.n_steps, (unsigned long long) st.n_preemptions);
     }
+    n_used = N_GRAMMARS;
     measured = false;
 }
 
@@ -270,7 +281,7 @@ test_takeover(const char *file, const char *draft, llm_kv_type_t kv)
     llm_stats_t st;
     engine_t e;
     full_t *got = mmap(NULL, N_JOBS * sizeof(full_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int differ = 0, kills = 0, status;
+    int kills = 0, status;
 
     if (!ok(got != MAP_FAILED && run_all(file, NULL, &conf, N_JOBS, plain, &st), "takeover: without")) {
         return;
@@ -324,9 +335,7 @@ test_takeover(const char *file, const char *draft, llm_kv_type_t kv)
             break;
         }
     }
-    for (int i = 0; i < N_JOBS; i++) {
-        differ += !same(&got[i], &plain[i]);
-    }
+    int differ = n_differ(got, plain);
     llm_engine_stats(e.rig.engine, &st);
     ok(WIFEXITED(status) && WEXITSTATUS(status) == 0 && differ == 0, "%d workers killed, %llu takeovers: the same bits (%d differ)", kills,
        (unsigned long long) st.n_takeovers, differ);
