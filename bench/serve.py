@@ -7,6 +7,8 @@ The other server is llama.cpp's (llama_cpp.server of llama-cpp-python), started 
   load      N streams at once, each a prompt of its own: tokens a second of all, time to first token, between tokens
   shared    streams whose prompts begin with the same 1000 tokens, one after the other: time to first token
   chat      a conversation of six turns, each sent with all that was before: time to first token of the last turns
+  schema    answers held to a JSON schema, one stream: seconds each (only if named; the other server must know OpenAI's
+            json_schema, as a second nginx does)
   start     from the start of the server to its first token; resident memory after the work
 
 Only the standard library is used; nothing is reported when a request of either side failed.
@@ -112,7 +114,7 @@ def our_server(args):
     options = "".join(f" {o};" for o in args.set or [])
     with open(conf, "w", encoding="utf-8") as f:
         f.write(f"""load_module {args.build}/ngx_http_llm_module.so;
-daemon off; worker_processes 2; pid {home}/nginx.pid; error_log stderr error;
+daemon off; worker_processes {args.workers}; pid {home}/nginx.pid; error_log stderr error;
 {'user root;' if os.getuid() == 0 else ''}
 events {{ worker_connections 1024; }}
 http {{
@@ -207,6 +209,27 @@ async def chat(server, args, seed):
     return {"first, turn 1 ms": 1000 * first[0], "first, turns 4-6 ms": 1000 * statistics.median(first[3:])}
 
 
+SCHEMA = {"type": "object", "additionalProperties": False,
+          "properties": {"first_name": {"type": "string", "maxLength": 20}, "last_name": {"type": "string", "maxLength": 20},
+                         "age": {"type": "integer", "minimum": 0, "maximum": 120},
+                         "city": {"type": "string", "maxLength": 20}, "employed": {"type": "boolean"}},
+          "required": ["first_name", "last_name", "age", "city", "employed"]}
+
+
+async def schema(server, seed):
+    """The median of seven answers to prompts of their own; whole ones, or it is no measurement."""
+    took = []
+    for i in range(7):
+        begin = time.monotonic()
+        got = await stream(server, {"messages": [{"role": "user", "content": f"Describe person {seed * 7 + i} as JSON."}],
+                                    "max_tokens": 120, "response_format": {
+                                        "type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}})
+        took.append(time.monotonic() - begin)
+        if set(json.loads(got[2])) != set(SCHEMA["required"]):
+            fail(f"{server.name} did not keep to the schema: {got[2]}")
+    return {"answer ms": 1000 * statistics.median(took)}
+
+
 # ------------------------------------------------------------------------------------------------------------ reporting
 
 def report(args, servers, results):
@@ -239,6 +262,7 @@ def main():
     ap.add_argument("--build", default=os.path.join(ROOT, "build"), help="folder of ngx_http_llm_module.so")
     ap.add_argument("--nginx", default="/usr/sbin/nginx")
     ap.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    ap.add_argument("--workers", type=int, default=2, help="worker processes of our nginx")
     ap.add_argument("--context", type=int, default=4096)
     ap.add_argument("--streams", default="1,4,16,64", help="for load; empty: leave it out")
     ap.add_argument("--work", default="load,shared,chat,start")
@@ -255,7 +279,7 @@ def main():
     args = ap.parse_args()
     args.model, args.build = os.path.abspath(args.model), os.path.abspath(args.build)
     work = [w for w in args.work.split(",") if w]
-    if unknown := set(work) - {"load", "shared", "chat", "start"}:
+    if unknown := set(work) - {"load", "shared", "chat", "schema", "start"}:
         fail(f"unknown work {', '.join(sorted(unknown))}")
 
     servers = [our_server(args), peer_server(args)]
@@ -283,6 +307,8 @@ def main():
                     take(s.name, "shared", asyncio.run(shared(s, args, r)))
                 if "chat" in work:
                     take(s.name, "chat", asyncio.run(chat(s, args, r)))
+                if "schema" in work:
+                    take(s.name, "schema", asyncio.run(schema(s, r)))
                 print(".", end="", file=sys.stderr, flush=True)
         if "start" in work and all(s.process for s in servers):
             for s in servers:
