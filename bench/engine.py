@@ -4,6 +4,7 @@
 Each measurement is a process of its own, and the two engines alternate, so that a change of the machine's mood meets both.
 llama.cpp is measured with its defaults and with the flags that a first round found best; ours has to beat the better one.
 Nothing is reported when any run failed.
+Before and after each of our runs the machine's read bandwidth is taken: decoding without context is compared with it, too.
 """
 import argparse
 import contextlib
@@ -14,6 +15,8 @@ import platform
 import statistics
 import subprocess
 import sys
+
+import gguf
 
 import chart
 
@@ -45,6 +48,18 @@ def busy_neighbour():
         p.wait()
 
 
+def read_bandwidth(program, threads):
+    """GB/s of a plain read loop; None on a CPU that it is not written for."""
+    done = subprocess.run([program, "-r", "-t", str(threads)], capture_output=True, text=True)
+    return float(done.stdout) if done.returncode == 0 else None
+
+
+def bytes_of_a_token(model):
+    """Bytes of the weights that a decode step reads: all but the embedding, unless that is the output matrix as well."""
+    sizes = {str(t.name): int(t.n_bytes) for t in gguf.GGUFReader(model).tensors}
+    return sum(sizes.values()) - (sizes["token_embd.weight"] if "output.weight" in sizes else 0)
+
+
 def cpu_name():
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
         for line in f:
@@ -60,6 +75,7 @@ def row(values):
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--llm", required=True)
+    ap.add_argument("--read", required=True, metavar="PROGRAM", help="bench/kern.c, compiled")
     ap.add_argument("--model", required=True)
     ap.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     ap.add_argument("--reps", type=int, default=5)
@@ -100,6 +116,8 @@ def main():
 
     got = {}    # (kind, n) -> {"ours": [...], "default": [...], ...}
     system = version = ""
+    bandwidth = []      # GB/s around each of our runs without company
+    token_bytes = bytes_of_a_token(args.model)
 
     def take(result, who, company):
         for kind in ("prefill", "decode"):
@@ -109,7 +127,10 @@ def main():
     def run(who, company):
         nonlocal system, version
         if who == "ours":
+            before = None if company else read_bandwidth(args.read, args.threads)
             take(measure("llm bench", ours_cmd + sizes), who, company)
+            if before is not None:
+                bandwidth.append((before, read_bandwidth(args.read, args.threads)))
         else:
             result = measure(f"llama.cpp ({who})", peer_cmd + sizes + PEER_FLAGS[who])
             system, version = result["system"], result["version"]
@@ -139,6 +160,13 @@ def main():
             rows.append((f"{kind} {n} ({who})", ratio))
             print(f"{kind:10}{n:>9} {row(ours)} {'':2} {row(theirs)} {ratio:12.2f}   {who}")
     for (kind, n), sides in got.items():
+        if kind == "decode" and "@" not in n and bandwidth:
+            used = [v * token_bytes * 1e-9 for v in sides["ours"]]
+            share = [u / statistics.mean(b) for u, b in zip(used, bandwidth)]
+            print(f"decode {n}: reads {row(used).strip()} GB/s of {row([x for b in bandwidth for x in b]).strip()} that a plain"
+                  f" loop reads just before and after; of each run {100 * min(share):.0f} {100 * statistics.median(share):.0f}"
+                  f" {100 * max(share):.0f} %")
+    for (kind, n), sides in got.items():
         if kind.endswith(" +1"):
             kept = {w: statistics.median(v) / statistics.median(got[kind[:-3], n][w]) for w, v in sides.items()}
             print(f"{kind[:-3]} {n}: kept beside a busy neighbour (+1): "
@@ -153,6 +181,7 @@ def main():
         with open(args.json, "w", encoding="ascii") as f:
             json.dump({"date": datetime.date.today().isoformat(), "model": os.path.basename(args.model),
                        "threads": args.threads, "cpu": cpu_name(), "peer": system,
+                       "read_gb_per_s": bandwidth, "bytes_of_a_token": token_bytes,
                        "results": [{"kind": k, "n": n, "tokens_per_s": v} for (k, n), v in got.items()]}, f, indent=1)
 
 
