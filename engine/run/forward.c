@@ -173,19 +173,29 @@ rope_dynamic_row(const llm_fwd_t *f, const llm_fwd_seq_t *seq, uint32_t pos, flo
     }
 }
 
-static float *
-rope_table(const llm_stack_t *s, const float *inv, uint32_t n_ctx)
+static void
+rope_angles(const llm_stack_t *s, const float *inv, uint32_t pos, float *dst)
 {
     uint32_t n = s->n_rot;
-    float *t = llm_fwd_alloc(n_ctx, n * sizeof(float));
-    for (uint32_t p = 0; t != NULL && p < n_ctx; p++) {
-        for (uint32_t j = 0; j < n / 2; j++) {
-            float a = (float) p * inv[j];
-            t[(size_t) p * n + j] = cosf(a) * s->rope_mscale;
-            t[(size_t) p * n + n / 2 + j] = sinf(a) * s->rope_mscale;
+    for (uint32_t j = 0; j < n / 2; j++) {
+        float a = (float) pos * inv[j];
+        dst[j] = cosf(a) * s->rope_mscale;
+        dst[n / 2 + j] = sinf(a) * s->rope_mscale;
+    }
+}
+
+/* The tables' rows are made when a sequence first gets there: memory is taken as it is needed. */
+static void
+rope_reach(llm_fwd_t *f, uint32_t pos)
+{
+    const llm_stack_t *s = f->s;
+    for (; f->n_rope <= pos; f->n_rope++) {
+        size_t at = (size_t) f->n_rope * s->n_rot;
+        rope_angles(s, s->rope_inv, f->n_rope, f->rope + at);
+        if (f->rope_long != NULL) {
+            rope_angles(s, s->rope_long, f->n_rope, f->rope_long + at);
         }
     }
-    return t;
 }
 
 /* Bucket of a distance key - query (spec 3.6). */
@@ -239,8 +249,8 @@ positions_init(llm_fwd_t *f, llm_err_t *err)
         if (s->rope_dynamic) {
             f->rope_row = llm_fwd_alloc(f->max_tokens, s->n_rot * sizeof(float));
         } else {
-            f->rope = rope_table(s, s->rope_inv, f->n_ctx);
-            f->rope_long = s->rope_long ? rope_table(s, s->rope_long, f->n_ctx) : NULL;
+            f->rope = llm_fwd_alloc(f->n_ctx, s->n_rot * sizeof(float));
+            f->rope_long = s->rope_long ? llm_fwd_alloc(f->n_ctx, s->n_rot * sizeof(float)) : NULL;
         }
         if (f->rope_of == NULL || (f->rope == NULL && f->rope_row == NULL)
             || (s->rope_long && f->rope_long == NULL)) {
@@ -441,6 +451,7 @@ embed(llm_fwd_t *f, const llm_fwd_seq_t *seqs, uint32_t n_seqs)
                 rope_dynamic_row(f, &seqs[i], pos, f->rope_row + (size_t) row * s->n_rot);
                 f->rope_of[row] = f->rope_row + (size_t) row * s->n_rot;
             } else if (f->rope != NULL) {
+                rope_reach(f, pos);
                 const float *tab = f->rope_long != NULL && seqs[i].n_planned > s->rope_orig_ctx
                                        ? f->rope_long
                                        : f->rope;
@@ -610,6 +621,55 @@ encoder_init(llm_fwd_t *f, llm_err_t *err)
     return LLM_OK;
 }
 
+/* Whether the stack's layers have two outputs at once. */
+static bool
+uses_y2(const llm_stack_t *s)
+{
+    return s->topology == LLM_TOPO_PARALLEL || s->topology == LLM_TOPO_PARALLEL2
+           || s->mlp == LLM_MLP_MOE;
+}
+
+/* The next array of n rows. */
+static float *
+rows_of(float **at, size_t n, size_t width)
+{
+    float *rows = *at;
+    *at += n * width;
+    return rows;
+}
+
+/*
+ * Rows of a step in one block: those that live from layer to layer, then those of the parts of a
+ * layer, which never live at the same time. Behind the last layer all of them are dead, and the
+ * logits take the block.
+ */
+static bool
+rows_init(llm_fwd_t *f, size_t width, size_t att)
+{
+    const llm_model_t *m = f->m;
+    size_t d = m->dec.d, wide = m->dec.proj_in.n_parts > 0 ? m->embed.cols : 0;
+    bool two = uses_y2(&m->dec) || (m->enc.n_layers > 0 && uses_y2(&m->enc));
+    size_t part = width + att > f->ff_ld ? width + att : f->ff_ld,
+           row = (two ? 4 : 3) * d + (part > wide ? part : wide);
+    size_t n = ((size_t) f->max_tokens + 15) & ~(size_t) 15,    /* arrays begin at 64 bytes */
+           n_logits = ((size_t) LLM_FWD_LOGIT_ROWS * m->head.rows + row - 1) / row;
+
+    float *at = f->block = llm_fwd_alloc(n > n_logits ? n : n_logits, row * sizeof(float));
+    if (at == NULL) {
+        return false;
+    }
+    f->logits = at;
+    f->x = rows_of(&at, n, d);
+    f->h = rows_of(&at, n, d);
+    f->y = rows_of(&at, n, d);
+    f->y2 = two ? rows_of(&at, n, d) : NULL;
+    f->ff = at;
+    f->wide = wide > 0 ? at : NULL;
+    f->qkv = rows_of(&at, n, width);
+    f->att = at;
+    return true;
+}
+
 llm_code_t
 llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv,
             size_t page_bytes, llm_kv_type_t kv_type, uint32_t max_tokens, uint32_t n_ctx,
@@ -646,21 +706,9 @@ llm_fwd_new(llm_fwd_t **out, const llm_model_t *m, llm_pool_t *pool, uint8_t *kv
     widest = widest > m->embed.cols ? widest : m->embed.cols;
 
     f->spans = llm_fwd_alloc(n, sizeof(*f->spans));
-    f->x = llm_fwd_alloc(n, s->d * sizeof(float));
-    f->h = llm_fwd_alloc(n, s->d * sizeof(float));
-    f->y = llm_fwd_alloc(n, s->d * sizeof(float));
-    f->y2 = llm_fwd_alloc(n, s->d * sizeof(float));
-    f->qkv = llm_fwd_alloc(n, width * sizeof(float));
-    f->att = llm_fwd_alloc(n, att * sizeof(float));
-    f->ff = llm_fwd_alloc(n, (size_t) f->ff_ld * sizeof(float));
     f->out = llm_fwd_alloc(n, f->out_ld * sizeof(float));
-    f->wide = s->proj_in.n_parts > 0 ? llm_fwd_alloc(n, m->embed.cols * sizeof(float)) : NULL;
     f->act_buf = llm_fwd_alloc(1, llm_act_bytes(max_tokens, widest));
-    f->logits = llm_fwd_alloc(LLM_FWD_LOGIT_ROWS, (size_t) m->head.rows * sizeof(float));
-
-    if (f->spans == NULL || f->x == NULL || f->h == NULL || f->y == NULL || f->y2 == NULL
-        || f->qkv == NULL || f->att == NULL || f->ff == NULL || f->out == NULL || f->act_buf == NULL
-        || f->logits == NULL || (s->proj_in.n_parts > 0 && f->wide == NULL)) {
+    if (!rows_init(f, width, att) || f->spans == NULL || f->out == NULL || f->act_buf == NULL) {
         llm_fail(err, LLM_E_NOMEM,
                  "scratch of the forward pass for %u tokens a step: out of memory", max_tokens);
         llm_fwd_free(f);
@@ -694,17 +742,9 @@ llm_fwd_free(llm_fwd_t *f)
     llm_fwd_attention_free(f);
     llm_fwd_moe_free(f);
     free(f->spans);
-    free(f->x);
-    free(f->h);
-    free(f->y);
-    free(f->y2);
-    free(f->qkv);
-    free(f->att);
-    free(f->ff);
+    free(f->block);
     free(f->out);
-    free(f->wide);
     free(f->act_buf);
-    free(f->logits);
     free(f->rope);
     free(f->rope_long);
     free(f->rope_row);

@@ -59,7 +59,7 @@ void llm_fwd_encode(llm_fwd_t *f, const int32_t *tokens, uint32_t n, const uint3
 /*
  * Hidden state of row `row` of the last run (behind the final norm, and the projection where there
  * is one), or after llm_fwd_encode of the encoder's token `row`: llm_fwd_width floats. Valid until
- * the next run, encode or llm_fwd_logits of the row.
+ * the next run, encode or llm_fwd_logits.
  */
 const float *llm_fwd_hidden(const llm_fwd_t *f, uint32_t row);
 uint32_t llm_fwd_width(const llm_model_t *m);
@@ -69,7 +69,7 @@ uint32_t llm_fwd_width(const llm_model_t *m);
 
 /*
  * Logits [n][n_vocab] of rows row0 .. row0+n-1 of the last run, n <= LLM_FWD_LOGIT_ROWS; valid
- * until the next call.
+ * until the next call, run or encode.
  */
 float *llm_fwd_logits(llm_fwd_t *f, uint32_t row0, uint32_t n);
 

@@ -48,23 +48,25 @@ struct llm_fwd {
     uint32_t           n_spans;
     llm_fwd_span_t    *spans;       /* [max_tokens] */
 
-    /* [max_tokens][...] f32 */
+    /* [max_tokens][...] f32, in one block with the logits (rows_init in forward.c) */
+    float   *block;
     float   *x;                     /* residual stream, d */
     float   *h;                     /* normed input of a sub-layer, d */
-    float   *y, *y2;                /* output of a sub-layer, d */
-    float   *qkv;                   /* (H + 2K) * hd */
-    float   *att;                   /* H * hd */
+    float   *y;                     /* output of a sub-layer, d */
+    float   *y2;                    /* of a second one; NULL unless the model has these */
+    float   *qkv;                   /* (H + 2K) * hd; where ff is */
+    float   *att;                   /* H * hd; where ff is */
     float   *ff;                    /* 2F or F */
-    /* embedding before proj_in / hidden after proj_out; NULL unless the model has these */
-    float   *wide;
+    float   *wide;                  /* embedding before proj_in; where ff is; NULL: there is none */
     uint32_t ff_ld;
+    float   *logits;                /* [LLM_FWD_LOGIT_ROWS][n_vocab]; where all of the above are */
     uint8_t *act_buf;               /* int8 form of a linear's input */
     float   *out;                   /* [rows][width of the head's input] after the final norm */
     uint32_t out_ld;
-    float   *logits;                /* [LLM_FWD_LOGIT_ROWS][n_vocab] */
 
     float   *rope;                  /* [n_ctx][n_rot]: cosines then sines; NULL unless rotary */
     float   *rope_long;             /* the same with the long factors; NULL unless longrope */
+    uint32_t n_rope;                /* rows of both that are there */
     /* [max_tokens][n_rot]: angles that depend on the sequence (dynamic) */
     float   *rope_row;
     const float **rope_of;          /* [max_tokens]: angles of each row */
