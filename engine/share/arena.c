@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -287,6 +288,9 @@ llm_engine_new(llm_engine_t **out, const llm_model_t *m, const llm_engine_conf_t
         llm_engine_free(e);
         return rc;
     }
+#ifdef __GLIBC__
+    malloc_trim(0);     /* what reading and packing the model left */
+#endif
     *out = e;
     return LLM_OK;
 }

@@ -75,7 +75,6 @@ struct llm_engine {
     /* of this process */
     bool               joined;
     uint32_t           worker, worker_generation;
-    uint32_t           next_slot;       /* where the search for a free slot begins */
     pthread_t          thread;
     _Atomic uint32_t   quit, draining;
     _Atomic uint32_t   phase;           /* of the engine thread, futex: LLM_LEAD_* */

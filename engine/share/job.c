@@ -83,20 +83,21 @@ check(const llm_engine_t *e, const llm_job_conf_t *c, llm_err_t *err)
 }
 
 /*
- * A free slot signed with this worker's name, or NULL. The search starts where the last one ended.
+ * The first free slot, signed with this worker's name, or NULL: slots behind the most that are in
+ * use at once stay untouched.
  */
 static llm_slot_t *
 claim(llm_engine_t *e, uint32_t *index)
 {
     uint64_t mine = llm_slot_owner(e->worker, e->worker_generation) | LLM_SLOT_CLAIMED;
     for (uint32_t i = 0; i < e->sh.n_slots; i++) {
-        uint32_t at = (e->next_slot + i) % e->sh.n_slots;
-        llm_slot_t *slot = llm_slot(&e->sh, at);
-        uint64_t free_state = 0;
-        if (atomic_compare_exchange_strong_explicit(&slot->state, &free_state, mine,
-                                                    memory_order_acq_rel, memory_order_relaxed)) {
-            e->next_slot = at + 1;
-            *index = at;
+        llm_slot_t *slot = llm_slot(&e->sh, i);
+        uint64_t state = atomic_load_explicit(&slot->state, memory_order_relaxed);
+        if (state == 0
+            && atomic_compare_exchange_strong_explicit(&slot->state, &state, mine,
+                                                       memory_order_acq_rel,
+                                                       memory_order_relaxed)) {
+            *index = i;
             return slot;
         }
     }

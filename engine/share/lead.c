@@ -239,7 +239,6 @@ llm_engine_join(llm_engine_t *e, int *wake_fd, llm_err_t *err)
     }
     llm_thread_events();
     e->joined = true;
-    e->next_slot = 0;
     *wake_fd = e->arena->workers[e->worker].wake_fd;
     return LLM_OK;
 }

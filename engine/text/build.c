@@ -205,6 +205,9 @@ llm_tok_index(llm_tok_t *t, bool raw_specials, const char *where, llm_err_t *err
         }
     }
     free(b.s);
+    llm_strs_fit(&t->text);
+    llm_strs_fit(&t->key);
+    llm_strs_fit(&t->out);
     return ok ? LLM_OK
               : llm_fail(err, LLM_E_NOMEM, "%s: no memory for a vocabulary of %u tokens", where,
                          t->n_vocab);

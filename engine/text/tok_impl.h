@@ -74,6 +74,8 @@ typedef struct {
 bool llm_strs_init(llm_strs_t *s, uint32_t cap);
 /* Appends string n; false when memory runs out or the blob would exceed 4 GiB. */
 bool llm_strs_add(llm_strs_t *s, uint32_t cap, const void *data, size_t len);
+/* Gives back what nothing was added to. */
+void llm_strs_fit(llm_strs_t *s);
 void llm_strs_free(llm_strs_t *s);
 
 static inline const uint8_t *

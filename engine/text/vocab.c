@@ -44,6 +44,16 @@ llm_strs_add(llm_strs_t *s, uint32_t cap, const void *data, size_t len)
 }
 
 void
+llm_strs_fit(llm_strs_t *s)
+{
+    uint8_t *blob = realloc(s->blob, (size_t) s->at[s->n] + 1);
+    if (blob != NULL) {
+        s->blob = blob;
+        s->cap_blob = (size_t) s->at[s->n] + 1;
+    }
+}
+
+void
 llm_strs_free(llm_strs_t *s)
 {
     free(s->at);
