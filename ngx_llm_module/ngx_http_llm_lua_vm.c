@@ -236,8 +236,6 @@ ngx_http_llm_lua_vm_init(lua_State *L)
 {
     ngx_http_llm_lua_vm_t  *vm = lua_touserdata(L, 1);
 
-    lua_gc(L, LUA_GCSTOP, 0);
-
     ngx_http_llm_lua_vm_libs(L);
 
     if (vm->jit) {
@@ -271,7 +269,6 @@ ngx_http_llm_lua_vm_init(lua_State *L)
     lua_pushboolean(L, 1);
     luaL_unref(L, LUA_REGISTRYINDEX, luaL_ref(L, LUA_REGISTRYINDEX));
 
-    lua_gc(L, LUA_GCRESTART, 0);
     lua_gc(L, LUA_GCCOLLECT, 0);
 
     return 0;
