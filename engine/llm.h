@@ -177,7 +177,7 @@ size_t llm_token_text(const llm_model_t *m, int32_t id, char *buf, size_t cap);
 const char *llm_token_bytes(const llm_model_t *m, int32_t id, size_t *len);
 bool llm_token_is_special(const llm_model_t *m, int32_t id);
 bool llm_token_is_eos(const llm_model_t *m, int32_t id);
-/* The id of a control or ordinary token with exactly this text, or -1. */
+/* The id of a control or ordinary token with exactly this text, or -1. O(vocabulary). */
 int32_t llm_token_find(const llm_model_t *m, const char *text, size_t len);
 
 /*

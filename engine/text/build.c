@@ -449,6 +449,10 @@ llm_tok_finish(llm_tok_t *t, const char *where, llm_err_t *err)
         return rc;
     }
     build_tables(t);
+    free(t->by_text.slot);
+    free(t->added_at);
+    t->by_text.slot = NULL;
+    t->added_at = NULL;
     if (t->model == LLM_TOK_UNIGRAM) {
         return build_unigram(t, where, err);
     }

@@ -54,7 +54,17 @@ int32_t
 llm_tok_find(const llm_tok_t *t, const char *text, size_t len)
 {
     const uint8_t *s = (const uint8_t *) text;
-    return llm_shash_get(&t->by_text, llm_hash_bytes(t->seed, s, len), &t->text, s, len);
+    if (t->by_text.slot != NULL) {
+        return llm_shash_get(&t->by_text, llm_hash_bytes(t->seed, s, len), &t->text, s, len);
+    }
+    for (uint32_t id = t->n_vocab; id-- > 0;) {     /* of tokens with one text the last */
+        size_t n;
+        const uint8_t *other = llm_strs_get(&t->text, id, &n);
+        if (n == len && (t->flags[id] & LLM_TF_EXISTS) && memcmp(other, s, n) == 0) {
+            return (int32_t) id;
+        }
+    }
+    return -1;
 }
 
 const char *

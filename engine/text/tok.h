@@ -29,6 +29,7 @@ bool llm_tok_adds_bos(const llm_tok_t *t);
  * that are known by their text. */
 bool llm_tok_is_eos(const llm_tok_t *t, int32_t id);
 bool llm_tok_is_special(const llm_tok_t *t, int32_t id);
+/* The id of exactly this text, or -1. Looks through the vocabulary: for single names only. */
 int32_t llm_tok_find(const llm_tok_t *t, const char *text, size_t len);
 /* The token as the file writes it, borrowed, not NUL-terminated; NULL: no such token. */
 const char *llm_tok_name(const llm_tok_t *t, int32_t id, size_t *len);

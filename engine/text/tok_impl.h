@@ -237,7 +237,8 @@ struct llm_tok {
     llm_strs_t   key;               /* as the model sees it; empty: never matches */
     llm_strs_t   out;               /* as it adds to a text when it is not the first token */
     uint8_t     *flags;             /* [n_vocab] LLM_TF_* */
-    llm_shash_t  by_text, by_key;
+    llm_shash_t  by_key;
+    llm_shash_t  by_text;           /* no slots once the tokenizer is finished */
 
     llm_tok_model_t model;
     bool         byte_level;
@@ -260,7 +261,7 @@ struct llm_tok {
 
     llm_added_t *added;
     uint32_t     n_added, cap_added;
-    int32_t     *added_at;          /* [n_vocab] index in `added` or -1 */
+    int32_t     *added_at;          /* [n_vocab] index in `added` or -1; NULL once finished */
     llm_trie_t   raw_trie, norm_trie;   /* ids are indices of `added` */
 
     int32_t      pre_id[LLM_TOK_MAX_SPECIAL], post_id[LLM_TOK_MAX_SPECIAL];
@@ -290,7 +291,10 @@ llm_code_t llm_tok_index(llm_tok_t *t, bool raw_specials, const char *where, llm
 /* Copies the definition; one for the same id replaces it. Errors: NOMEM, FORMAT (too long). */
 llm_code_t llm_tok_add(llm_tok_t *t, const llm_added_t *a, const char *where, llm_err_t *err);
 
-/* Last step: tries of added tokens, tables, split_words, WHOLE flags, trie of a Unigram. */
+/*
+ * Last step: tries of added tokens, tables, split_words, WHOLE flags, trie of a Unigram. What only
+ * the readers need is freed.
+ */
 llm_code_t llm_tok_finish(llm_tok_t *t, const char *where, llm_err_t *err);
 
 /* Marks tokens whose text is a known end of turn or end of text and that are special. */
