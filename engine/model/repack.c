@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define BATCH_BYTES ((size_t) 256 << 10)    /* of the file, read at once: stays in the cache */
 #define PIECE_BYTES (2 * LLM_HUGE_PAGE)     /* of the mapping: few huge pages have two writers */
@@ -455,8 +456,9 @@ llm_code_t
 llm_repack(llm_model_t *m, const llm_plan_t *plan, const llm_src_t *src,
            const llm_model_conf_t *conf, llm_err_t *err)
 {
-    /* plan->bytes <= SIZE_MAX / 2 */
-    size_t size = (plan->bytes + LLM_HUGE_PAGE - 1) / LLM_HUGE_PAGE * LLM_HUGE_PAGE;
+    /* plan->bytes <= SIZE_MAX / 2; the last ones do not fill a huge page and get small ones */
+    size_t page = (size_t) sysconf(_SC_PAGESIZE),
+           size = (plan->bytes + page - 1) / page * page;
     m->weights_bytes = size;
     if (llm_store_map(m, plan, conf)) {
         point(m, plan);

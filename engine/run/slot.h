@@ -252,7 +252,8 @@ llm_slot_bytes(uint32_t n_ctx, uint32_t n_table, uint32_t top_stride, uint32_t n
                + (size_t) n_ctx * (sizeof(int32_t) + 2 * sizeof(float) + sizeof(uint32_t))
                + (size_t) n_table * sizeof(uint32_t)
                + (size_t) n_ctx * top_stride * sizeof(llm_top_t);
-    return ((n + 63) & ~(size_t) 63) + llm_slot_embed_bytes(n_embd);
+    n = ((n + 63) & ~(size_t) 63) + llm_slot_embed_bytes(n_embd);
+    return (n + 4095) & ~(size_t) 4095;     /* a short job touches few pages of 4096 bytes */
 }
 
 #endif
