@@ -13,7 +13,7 @@
 
 #define NGX_HTTP_LLM_LUA_MAX_SOURCE  (1024 * 1024)
 
-/* loading the library takes 0.9m; the maximum keeps sums within size_t */
+/* loading the library takes 0.6m; the maximum keeps sums within size_t */
 #define NGX_HTTP_LLM_LUA_MIN_MEMORY  ((size_t) 2 * 1024 * 1024)
 #define NGX_HTTP_LLM_LUA_MAX_MEMORY  ((size_t) 64 * 1024 * 1024 * 1024)
 

@@ -188,7 +188,7 @@ rope_angles(const llm_stack_t *s, const float *inv, uint32_t pos, float *dst)
 static void
 rope_reach(llm_fwd_t *f, uint32_t pos)
 {
-    const llm_stack_t *s = f->s;
+    const llm_stack_t *s = &f->m->dec;
     for (; f->n_rope <= pos; f->n_rope++) {
         size_t at = (size_t) f->n_rope * s->n_rot;
         rope_angles(s, s->rope_inv, f->n_rope, f->rope + at);

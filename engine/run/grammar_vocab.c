@@ -230,12 +230,10 @@ llm_gvocab_new(llm_gvocab_t **out, const llm_tok_t *tok, llm_err_t *err)
         lay_out(v, w, v->n_ids);
         find_alphabet(v, w, v->n_ids);
         sum_up(v);
-    }
-    free(w);
-    if (good) {
         int32_t *eos = realloc(v->eos, (v->n_eos + 1) * sizeof(*eos));
         v->eos = eos != NULL ? eos : v->eos;
     }
+    free(w);
     if (!good) {
         llm_gvocab_free(v);
         return llm_fail(err, LLM_E_NOMEM, "no memory for the token trie of %u tokens", n_vocab);
