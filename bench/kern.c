@@ -214,8 +214,8 @@ time_mm(const llm_kern_t *k, const llm_mat_t *m, uint32_t n, double budget)
     for (size_t i = 0; i < (size_t) n * m->cols; i++) {
         x[i] = (float) (rand() % 2001 - 1000);
     }
-    llm_act_t a = { .x = x, .ldx = m->cols, .n = n, .k = m->cols, .buf = buf };
-    if (k->needs_quant(m)) {
+    llm_act_t a = { .x = x, .ldx = m->cols, .n = n, .k = m->cols, .forms = k->act_forms(m), .buf = buf };
+    if (a.forms != 0) {
         k->quant(&a, 0, n);
     }
     work_t w = { k, m, &a, y, n == 1 ? 32 : 8 };

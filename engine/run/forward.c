@@ -83,11 +83,9 @@ run_rows(llm_fwd_t *f, row_op_t *op)
 static const llm_act_t *
 quant_for(const llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld, llm_act_t *act)
 {
-    if (lin->n_parts == 0 || !llm_fwd_needs_quant(f, lin)) {
-        return NULL;
-    }
-    *act = (llm_act_t) { .x = in, .ldx = ld, .n = f->n, .k = lin->cols, .buf = f->act_buf };
-    return act;
+    *act = (llm_act_t) { .x = in, .ldx = ld, .n = f->n, .k = lin->cols,
+                         .forms = llm_fwd_act_forms(f, lin), .buf = f->act_buf };
+    return act->forms != 0 ? act : NULL;
 }
 
 /* ------------------------------------------------- queries, keys and values */

@@ -90,12 +90,13 @@ struct llm_fwd {
 };
 
 /*
- * out[t][0..rows) = W in[t] + b for n tokens; quantized says that f->act_buf already holds the int8
- * form of in.
+ * out[t][0..rows) = W in[t] + b for n tokens; quantized says that f->act_buf already holds
+ * the int8 forms of in that this linear needs.
  */
 void llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in, uint32_t n,
                     bool quantized, float *out, size_t ld_out);
-bool llm_fwd_needs_quant(const llm_fwd_t *f, const llm_lin_t *lin);
+/* The forms of llm_act_t that its matrices need, 0 for none. */
+uint32_t llm_fwd_act_forms(const llm_fwd_t *f, const llm_lin_t *lin);
 
 /* Calls fn(f, ctx, row) for rows 0..n-1, on the pool when there are enough of them. */
 typedef void (*llm_fwd_row_fn)(llm_fwd_t *f, void *ctx, uint32_t row);

@@ -61,15 +61,14 @@ mm_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
     }
 }
 
-bool
-llm_fwd_needs_quant(const llm_fwd_t *f, const llm_lin_t *lin)
+uint32_t
+llm_fwd_act_forms(const llm_fwd_t *f, const llm_lin_t *lin)
 {
+    uint32_t forms = 0;
     for (uint32_t p = 0; p < lin->n_parts; p++) {
-        if (f->k->needs_quant(&lin->part[p])) {
-            return true;
-        }
+        forms |= f->k->act_forms(&lin->part[p]);
     }
-    return false;
+    return forms;
 }
 
 static void
@@ -103,12 +102,13 @@ void
 llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in, uint32_t n,
                bool quantized, float *out, size_t ld_out)
 {
-    llm_act_t act = { .x = in, .ldx = ld_in, .n = n, .k = lin->cols, .buf = f->act_buf };
+    llm_act_t act = { .x = in, .ldx = ld_in, .n = n, .k = lin->cols,
+                      .forms = llm_fwd_act_forms(f, lin), .buf = f->act_buf };
 
     if (n == 0) {
         return;
     }
-    if (!quantized && llm_fwd_needs_quant(f, lin)) {
+    if (!quantized && act.forms != 0) {
         llm_fwd_rows(f, n, quant_row, &act);
     }
 

@@ -108,8 +108,7 @@ llm_kern(void)
 size_t
 llm_act_bytes(uint32_t n, uint32_t k)
 {
-    size_t blocks = k / 32 + (k % 32 != 0);
-    return (blocks * n * sizeof(act_block_t) + 63) & ~(size_t) 63;
+    return 2 * act_run_bytes(n, k) + (size_t) (k / 256) * n * sizeof(act_sums_t);
 }
 
 static const char *const kv_names[LLM_KV_COUNT] = {

@@ -25,17 +25,22 @@
 
 /*
  * Activations of n tokens with k values each, as the matrix kernels want them. x always; the int8
- * form is filled by kern->quant only when a matrix needs it. Per 32 values: q = round(x / d), d =
- * max|x| / 127, and the sums that fold in the offsets of formats with minimums. buf:
- * llm_act_bytes(n, k), 64-byte aligned; its inner layout is private to tensor/.
+ * forms are filled by kern->quant only when a matrix needs them. 32, 64: for so many values
+ * q = round(x / d), d = max|x| / 127, and the sums that fold in offsets. SUMS: those that fold in
+ * the minimums of K-quants. buf: llm_act_bytes(n, k), 64-byte aligned; its inner layout is private
+ * to tensor/.
  */
+enum { LLM_ACT_32 = 1, LLM_ACT_64 = 2, LLM_ACT_SUMS = 4 };
+
 typedef struct {
     const float *x;             /* [n][k], stride ldx */
     size_t       ldx;
     uint32_t     n, k;
-    uint8_t     *buf;           /* NULL when no matrix needs the int8 form */
+    uint32_t     forms;         /* of LLM_ACT_*: those in buf, or those that quant shall fill */
+    uint8_t     *buf;           /* NULL when there are none */
 } llm_act_t;
 
+/* Room for all forms. */
 size_t llm_act_bytes(uint32_t n, uint32_t k);
 
 typedef enum { LLM_ACT_RELU, LLM_ACT_SILU, LLM_ACT_GELU, LLM_ACT_GELU_TANH } llm_actfn_t;
@@ -109,10 +114,10 @@ size_t llm_attn_scratch_floats(uint32_t head_dim, uint32_t group);
 typedef struct llm_kern {
     const char *name;
 
-    /* Fills a->buf from a->x for tokens [t0, t1). */
+    /* Fills a->buf from a->x for tokens [t0, t1): all of a->forms. */
     void (*quant)(const llm_act_t *a, uint32_t t0, uint32_t t1);
-    /* True when mm needs a->buf for this layout. */
-    bool (*needs_quant)(const llm_mat_t *w);
+    /* The forms that mm needs for this layout, or 0. */
+    uint32_t (*act_forms)(const llm_mat_t *w);
     /*
      * y[t * ldy + r] = sum_c w[r][c] * a[t][c] for the rows r of tiles [tile0, tile1) and all a->n
      * tokens. Float layouts use a->x. Tolerance: t/engine/tensor_mm.c.

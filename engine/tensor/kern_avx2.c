@@ -22,12 +22,6 @@ quant(const llm_act_t *a, uint32_t t0, uint32_t t1)
     quant_tokens(a, t0, t1);
 }
 
-static bool
-needs_quant(const llm_mat_t *w)
-{
-    return !lay_is_float(w->layout);
-}
-
 static void
 mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float *y, size_t ldy)
 {
@@ -41,7 +35,7 @@ mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a, float
 const llm_kern_t llm_kern_avx2 = {
     .name = "avx2",
     .quant = quant,
-    .needs_quant = needs_quant,
+    .act_forms = act_forms,
     .mm = mm,
     .norm_rms = avx2_norm_rms,
     .norm_layer = avx2_norm_layer,

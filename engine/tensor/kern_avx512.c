@@ -17,16 +17,10 @@ quant(const llm_act_t *a, uint32_t t0, uint32_t t1)
     quant_tokens(a, t0, t1);
 }
 
-static bool
-needs_quant(const llm_mat_t *w)
-{
-    return !lay_is_float(w->layout);
-}
-
 const llm_kern_t llm_kern_avx512 = {
     .name = "avx512",
     .quant = quant,
-    .needs_quant = needs_quant,
+    .act_forms = act_forms,
     .mm = llm_avx512_mm,
     .norm_rms = avx512_norm_rms,
     .norm_layer = avx512_norm_layer,

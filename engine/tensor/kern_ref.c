@@ -17,11 +17,11 @@ llm_ref_quant(const llm_act_t *a, uint32_t t0, uint32_t t1)
     (void) t1;
 }
 
-static bool
-needs_quant(const llm_mat_t *w)
+static uint32_t
+act_forms(const llm_mat_t *w)
 {
     (void) w;
-    return false;
+    return 0;
 }
 
 #define MM_TOKENS 16
@@ -301,7 +301,7 @@ llm_ref_argmax(const float *x, uint32_t n)
 const llm_kern_t llm_kern_ref = {
     .name = "ref",
     .quant = llm_ref_quant,
-    .needs_quant = needs_quant,
+    .act_forms = act_forms,
     .mm = llm_ref_mm,
     .norm_rms = llm_ref_norm_rms,
     .norm_layer = llm_ref_norm_layer,

@@ -518,12 +518,51 @@ head_f16(const uint8_t *head, uint32_t i)
     return llm_f16_to_f32(lay_load16(head + 2 * i));
 }
 
+/* The scale of half h of block i of a super-block, without the number that all are times. */
+static int32_t
+super_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r)
+{
+    uint32_t half = 2 * i + h, k = 16 * i + r;
+    switch (lay) {
+    case LAY_Q2_K:
+        return head[64 + 16 * half + r] & 15;
+    case LAY_Q3_K:
+        return lay_six(head + 64, 16 * half + r) - 32;
+    case LAY_Q6_K:
+        return (int8_t) head[64 + 16 * half + r];
+    case LAY_IQ4_XS:
+        return ((head[64 + k % 64] >> 4 * (k / 64) & 15)
+                | (head[32 + k % 32] >> 2 * (k / 32) & 3) << 4) - 32;
+    default:
+        return lay_six(head + 64, k);
+    }
+}
+
+uint32_t
+llm_mat_min(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r)
+{
+    return lay == LAY_Q2_K ? head[64 + 16 * (2 * i + h) + r] >> 4
+                           : (uint32_t) lay_six(head + 64, 128 + 16 * i + r);
+}
+
+float
+llm_mat_dmin(const uint8_t *head, uint32_t r)
+{
+    return head_f16(head + 32, r);
+}
+
 void
 llm_mat_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r, float *scale,
               float *min)
 {
-    uint32_t half = 2 * i + h;
     *min = 0.0f;
+    if (lay_is_super(lay)) {
+        *scale = head_f16(head, r) * (float) super_scale(lay, head, i, h, r);
+        if (lay_geom[lay].mins) {
+            *min = -(llm_mat_dmin(head, r) * (float) llm_mat_min(lay, head, i, h, r));
+        }
+        return;
+    }
     switch (lay) {
     case LAY_Q4_1:
     case LAY_Q5_1:
@@ -533,28 +572,6 @@ llm_mat_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_
     case LAY_MXFP4:
         *scale = ldexpf(1.0f, head[16 * i + r] - 128);
         return;
-    case LAY_Q4_K:
-    case LAY_Q5_K:
-        *scale = head_f16(head, r) * (float) lay_six(head + 64, 16 * i + r);
-        *min = -(head_f16(head + 32, r) * (float) lay_six(head + 64, 128 + 16 * i + r));
-        return;
-    case LAY_Q2_K:
-        *scale = head_f16(head, r) * (float) (head[64 + 16 * half + r] & 15);
-        *min = -(head_f16(head + 32, r) * (float) (head[64 + 16 * half + r] >> 4));
-        return;
-    case LAY_Q3_K:
-        *scale = head_f16(head, r) * (float) (lay_six(head + 64, 16 * half + r) - 32);
-        return;
-    case LAY_Q6_K:
-        *scale = head_f16(head, r) * (float) (int8_t) head[64 + 16 * half + r];
-        return;
-    case LAY_IQ4_XS: {
-        uint32_t k = 16 * i + r;
-        int s =
-            (head[64 + k % 64] >> 4 * (k / 64) & 15) | (head[32 + k % 32] >> 2 * (k / 32) & 3) << 4;
-        *scale = head_f16(head, r) * (float) (s - 32);
-        return;
-    }
     default:
         *scale = head_f16(head, 16 * i + r);
         return;

@@ -11,12 +11,15 @@
 
 #include <math.h>
 
-#define CHUNK       8           /* blocks unpacked at once */
+#define CHUNK       8           /* blocks unpacked at once: 256 columns */
 #define FLOAT_CHUNK 256         /* columns */
 
 typedef struct {
     int16_t q[LLM_TILE][32];    /* values by row */
-    float   s[2][LLM_TILE], m[2][LLM_TILE];
+    float   s[2][LLM_TILE];     /* by half */
+    float   m[LLM_TILE];        /* minimums of blocks */
+    int16_t min[2][LLM_TILE];   /* of K-quants, by half */
+    float   dmin[LLM_TILE];
 } block_t;
 
 /*
@@ -148,44 +151,85 @@ dot(const int16_t *q, const int16_t *x, const int n)
     return sum;
 }
 
+/* v[h][r] = the integer sums of a block's columns, or of both halves. */
 static inline void
-step(bool halves, bool mins, const block_t *b, const act_block_t *x, float acc[LLM_TILE])
+dots(bool halves, const block_t *b, const int8_t *values, float v[2][LLM_TILE])
 {
     int32_t c[2][LLM_TILE];
     int16_t q[32];
 
     for (int i = 0; i < 32; i++) {
-        q[i] = x->q[i];
+        q[i] = values[i];
     }
     for (int r = 0; r < LLM_TILE; r++) {
         c[0][r] = dot(b->q[r], q, halves ? 16 : 32);
         c[1][r] = halves ? dot(b->q[r] + 16, q + 16, 16) : 0;
     }
-    float v[2][LLM_TILE], u[LLM_TILE], scale[LLM_TILE];
     for (int h = 0; h < (halves ? 2 : 1); h++) {
         for (int r = 0; r < LLM_TILE; r++) {
             v[h][r] = (float) c[h][r];
         }
     }
-    if (halves) {
-        for (int r = 0; r < LLM_TILE; r++) {
-            u[r] = b->s[0][r] * v[0][r];
-            scale[r] = x->d;
-        }
-        fused_rows(u, b->s[1], v[1], u);
-        fused_rows(acc, scale, u, acc);
-    } else {
-        for (int r = 0; r < LLM_TILE; r++) {
-            scale[r] = b->s[0][r] * x->d;
-        }
-        fused_rows(acc, scale, v[0], acc);
+}
+
+static inline void
+fill_row(float out[LLM_TILE], float v)
+{
+    for (int r = 0; r < LLM_TILE; r++) {
+        out[r] = v;
     }
-    for (int h = 0; mins && h < (halves ? 2 : 1); h++) {
-        for (int r = 0; r < LLM_TILE; r++) {
-            u[r] = halves ? x->ds_half[h] : x->ds;
-        }
-        fused_rows(acc, b->m[h], u, acc);
+}
+
+/* A block with its own d, the i-th of the record. */
+static void
+add_block(bool mins, const block_t *b, uint32_t i, const act_run_t *x, float acc[LLM_TILE])
+{
+    float v[2][LLM_TILE], u[LLM_TILE];
+
+    dots(false, b, x->q + 32 * i, v);
+    for (int r = 0; r < LLM_TILE; r++) {
+        u[r] = b->s[0][r] * x->d[i];
     }
+    fused_rows(acc, u, v[0], acc);
+    if (mins) {
+        fill_row(u, x->ds[i]);
+        fused_rows(acc, b->m, u, acc);
+    }
+}
+
+/* Both blocks of a record. */
+static inline void
+add_pair(bool halves, const block_t b[2], const act_run_t *x, float acc[LLM_TILE])
+{
+    float part[LLM_TILE] = { 0 }, v[2][LLM_TILE];
+
+    for (int i = 0; i < 2; i++) {
+        dots(halves, &b[i], x->q + 32 * i, v);
+        for (int h = 0; h < (halves ? 2 : 1); h++) {
+            fused_rows(part, b[i].s[h], v[h], part);
+        }
+    }
+    fill_row(v[0], x->d[0]);
+    fused_rows(acc, v[0], part, acc);
+}
+
+/* The minimums of the blocks b[0..7]. */
+static void
+add_mins(const block_t *b, const act_sums_t *x, float acc[LLM_TILE])
+{
+    int32_t sum[LLM_TILE] = { 0 };
+    float v[LLM_TILE], d[LLM_TILE];
+
+    for (int h = 0; h < 16; h++) {
+        for (int r = 0; r < LLM_TILE; r++) {
+            sum[r] += b[h / 2].min[h % 2][r] * x->half[h];
+        }
+    }
+    for (int r = 0; r < LLM_TILE; r++) {
+        v[r] = -b[0].dmin[r] * (float) sum[r];
+    }
+    fill_row(d, x->d);
+    fused_rows(acc, d, v, acc);
 }
 
 /* Blocks b0..b0+n-1 of a tile. */
@@ -193,14 +237,21 @@ static void
 fill(const llm_mat_t *w, const uint8_t *tile, uint32_t b0, uint32_t n, block_t *out)
 {
     const lay_geom_t *g = &lay_geom[w->layout];
+    const bool mins = act_forms(w) & LLM_ACT_SUMS;
 
     for (uint32_t b = b0; b < b0 + n; b++, out++) {
         const uint8_t *head = tile + b / g->blocks * lay_group_bytes(w->layout);
         uint32_t i = b % g->blocks;
         unpack_values(w->layout, head + g->head + (size_t) i * g->body, out->q);
-        for (uint32_t h = 0; h < (g->halves ? 2 : 1); h++) {
-            for (uint32_t r = 0; r < LLM_TILE; r++) {
-                llm_mat_scale(w->layout, head, i, h, r, &out->s[h][r], &out->m[h][r]);
+        for (uint32_t r = 0; r < LLM_TILE; r++) {
+            for (uint32_t h = 0; h < 2; h++) {
+                llm_mat_scale(w->layout, head, i, h, r, &out->s[h][r], &out->m[r]);
+                if (mins) {
+                    out->min[h][r] = (int16_t) llm_mat_min(w->layout, head, i, h, r);
+                }
+            }
+            if (mins) {
+                out->dmin[r] = llm_mat_dmin(head, r);
             }
         }
     }
@@ -213,24 +264,35 @@ mm_int8(const llm_mat_t *w, uint32_t i_tile, const llm_act_t *a, float *y, size_
     const uint8_t *tile = w->data + i_tile * w->tile_bytes;
     uint32_t row = i_tile * LLM_TILE, n_rows = w->rows - row < LLM_TILE ? w->rows - row : LLM_TILE,
              blocks = w->cols / 32;
+    const uint32_t forms = act_forms(w);
+    const bool sums = forms & LLM_ACT_SUMS, joint = forms & LLM_ACT_64;
     block_t chunk[CHUNK];
 
     for (uint32_t b0 = 0; b0 < blocks; b0 += CHUNK) {
         uint32_t n = blocks - b0 < CHUNK ? blocks - b0 : CHUNK;
         fill(w, tile, b0, n, chunk);
         for (uint32_t t = 0; t < a->n; t++) {
-            uint32_t width;
-            const act_block_t *x = act_panel(a, t / ACT_PANEL, &width) + t % ACT_PANEL;
+            uint32_t i_panel = t / ACT_PANEL, width = act_width(a, i_panel);
             float acc[LLM_TILE] = { 0 };
             if (b0 != 0) {
                 memcpy(acc, y + t * ldy + row, n_rows * sizeof(float));
             }
+            if (sums) {
+                add_mins(chunk, act_sums(a, i_panel) + (size_t) b0 / 8 * width + t % ACT_PANEL,
+                         acc);
+            }
+            const act_run_t *x = act_runs(a, joint ? LLM_ACT_64 : LLM_ACT_32, i_panel)
+                               + (size_t) b0 / 2 * width + t % ACT_PANEL;
             for (uint32_t b = 0; b < n; b++) {
-                const act_block_t *xb = x + (size_t) (b0 + b) * width;
-                if (g->halves) {
-                    step(true, g->mins, &chunk[b], xb, acc);
-                } else {
-                    step(false, g->mins, &chunk[b], xb, acc);
+                const act_run_t *xb = x + (size_t) b / 2 * width;
+                if (!joint) {
+                    add_block(g->mins, &chunk[b], b % 2, xb, acc);
+                } else if (b % 2 == 0) {
+                    if (g->halves) {
+                        add_pair(true, &chunk[b], xb, acc);
+                    } else {
+                        add_pair(false, &chunk[b], xb, acc);
+                    }
                 }
             }
             memcpy(y + t * ldy + row, acc, n_rows * sizeof(float));
@@ -303,44 +365,67 @@ llm_c_mm(const llm_mat_t *w, uint32_t tile0, uint32_t tile1, const llm_act_t *a,
 
 /* ------------------------------------------------------------ activations */
 
+/* To nearest even by adding 1.5 * 2^23. */
+static inline int32_t
+nearest(float v)
+{
+    union { float f; uint32_t u; } sum = { .f = v + 12582912.0f };
+    return (int32_t) (sum.u - 0x4b400000);
+}
+
 static void
-quant_block(act_block_t *out, const float *x)
+quant_run(act_run_t *out, bool joint, float ds[4], const float *x)
+{
+    float max[2] = { 0.0f, 0.0f };
+    int32_t neg[4];
+    for (int i = 0; i < ACT_RUN; i++) {
+        float v = fabsf(x[i]), *m = &max[joint ? 0 : i / 32];
+        *m = v > *m || v != v ? v : *m;
+    }
+    for (int h = 0; h < 4; h++) {
+        float m = max[joint ? 0 : h / 2], d = m < ACT_TINY ? 0.0f : m / 127.0f,
+              inverse = m < ACT_TINY ? 0.0f : 127.0f / m;
+        int32_t sum = 0;
+        for (int i = 16 * h; i < 16 * h + 16; i++) {
+            /* infinity and NaN times 0 or NaN end as some int8 beside a d that is not finite */
+            out->q[i] = (int8_t) (uint8_t) nearest(x[i] * inverse);
+            sum += out->q[i];
+        }
+        out->d[h / 2] = d;
+        neg[h] = -sum;
+        ds[h] = d * (float) sum;
+    }
+    memcpy(out->half_neg, neg, sizeof(neg));
+    for (int i = 0; i < 2; i++) {
+        out->neg[i] = neg[2 * i] + neg[2 * i + 1];
+        if (!joint) {
+            out->ds[i] = out->d[i] * (float) -out->neg[i];
+        }
+    }
+}
+
+static void
+quant_sums(act_sums_t *out, const float ds[16])
 {
     float max = 0.0f;
-    for (int i = 0; i < 32; i++) {
-        float v = fabsf(x[i]);
+    for (int h = 0; h < 16; h++) {
+        float v = fabsf(ds[h]);
         max = v > max || v != v ? v : max;
     }
-    bool tiny = max < ACT_TINY;
-    float d = tiny ? 0.0f : max / 127.0f, inverse = tiny ? 0.0f : 127.0f / max;
-    int32_t sum[2] = { 0, 0 };
-    for (int i = 0; i < 32; i++) {
-        /*
-         * to nearest even by adding 1.5 * 2^23; infinity and NaN times 0 or NaN end as some int8
-         * beside a d that is not finite
-         */
-        union { float f; uint32_t u; } v = { .f = x[i] * inverse + 12582912.0f };
-        out->q[i] = (int8_t) (uint8_t) v.u;
-        sum[i / 16] += out->q[i];
+    float inverse = max > 0.0f ? ACT_SUM / max : 0.0f;
+    for (int h = 0; h < 16; h++) {
+        out->half[h] = (int16_t) (uint16_t) nearest(ds[h] * inverse);
     }
-    out->d = d;
-    out->ds = d * (float) (sum[0] + sum[1]);
-    out->ds_half[0] = d * (float) sum[0];
-    out->ds_half[1] = d * (float) sum[1];
-    out->neg = -(sum[0] + sum[1]);
-    out->neg_half[0] = -sum[0];
-    out->neg_half[1] = -sum[1];
-    out->unused = 0;
+    for (int i = 0; i < 8; i++) {
+        out->sum[i] = (int16_t) (out->half[2 * i] + out->half[2 * i + 1]);
+    }
+    out->d = max / ACT_SUM;
+    memset(out->unused, 0, sizeof(out->unused));
 }
 
 void
 llm_c_quant(const llm_act_t *a, uint32_t t0, uint32_t t1)
 {
-    for (uint32_t t = t0; t < t1; t++) {
-        uint32_t width, n_blocks = a->k / 32;
-        act_block_t *out = act_panel(a, t / ACT_PANEL, &width) + t % ACT_PANEL;
-        for (uint32_t b = 0; b < n_blocks; b++) {
-            quant_block(out + (size_t) b * width, a->x + t * a->ldx + 32 * (size_t) b);
-        }
-    }
+    static const act_round_t set = { quant_run, quant_sums };
+    act_quantize(a, t0, t1, &set);
 }

@@ -90,6 +90,13 @@ lay_is_float(uint32_t lay)
     return lay <= LAY_BF16;
 }
 
+/* Groups of 256 columns (super-blocks): scales are integers times one number of the row. */
+static inline bool
+lay_is_super(uint32_t lay)
+{
+    return lay_geom[lay].blocks == 8;
+}
+
 static inline size_t
 lay_group_bytes(uint32_t lay)
 {
@@ -116,6 +123,12 @@ float llm_mat_float(const llm_mat_t *m, uint32_t row, uint32_t col);
  */
 void llm_mat_scale(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r,
                    float *scale, float *min);
+/*
+ * Minimums of a layout with super-blocks: the integer of half h of block i, and what all of a row's
+ * are multiplied with.
+ */
+uint32_t llm_mat_min(uint32_t lay, const uint8_t *head, uint32_t i, uint32_t h, uint32_t r);
+float llm_mat_dmin(const uint8_t *head, uint32_t r);
 
 static inline uint32_t
 lay_load32(const uint8_t *p)

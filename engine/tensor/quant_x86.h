@@ -2,7 +2,7 @@
  * quant_x86.h - rounds activations to 8 bits with 256-bit vectors, for the x86 sets; private to
  * tensor/.
  *
- * One pass over 32 values at a time; the arithmetic of actbuf.h.
+ * The arithmetic of actbuf.h.
  */
 #ifndef LLM_QUANT_X86_H
 #define LLM_QUANT_X86_H
@@ -12,9 +12,8 @@
 #include <immintrin.h>
 #include <stddef.h>
 
-/* the sums of a record are stored four at a time */
-_Static_assert(offsetof(act_block_t, d) == 32 && offsetof(act_block_t, neg) == 48,
-               "d, d * sums and sums as they are stored");
+_Static_assert(offsetof(act_run_t, d) == 64 && offsetof(act_run_t, half_neg) == 80,
+               "d and neg are stored at once");
 
 static inline float
 quant_max(__m256 v)
@@ -25,60 +24,97 @@ quant_max(__m256 v)
     return _mm_cvtss_f32(m);
 }
 
-/* Four sums of 4 neighbours each, of 16 signed bytes. */
-static inline __m128i
-quant_sum4(__m128i q)
+static inline __m256
+quant_abs(__m256 v)
 {
-    return _mm_madd_epi16(_mm_maddubs_epi16(_mm_set1_epi8(1), q), _mm_set1_epi16(1));
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
+}
+
+/* Rounds 32 values and stores them. Returns sums of 4, the first half's in the lower lane. */
+static inline __m256i
+quant_round(int8_t q[32], const __m256 v[4], __m256 inverse)
+{
+    __m256i i[4];
+
+    for (int k = 0; k < 4; k++) {
+        i[k] = _mm256_cvtps_epi32(_mm256_mul_ps(v[k], inverse));
+    }
+    /* the packs work inside 128-bit halves: dwords come out in the order 0 2 4 6 1 3 5 7 */
+    __m256i w01 = _mm256_packs_epi32(i[0], i[1]), w23 = _mm256_packs_epi32(i[2], i[3]);
+    __m256i b = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(w01, w23),
+                                            _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_store_si256((__m256i *) (void *) q, b);
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), b), _mm256_set1_epi16(1));
+}
+
+/* The largest |x| of 32. */
+static inline float
+quant_max32(const __m256 v[4])
+{
+    return quant_max(_mm256_max_ps(_mm256_max_ps(quant_abs(v[0]), quant_abs(v[1])),
+                                   _mm256_max_ps(quant_abs(v[2]), quant_abs(v[3]))));
 }
 
 static inline void
-quant_block(act_block_t *out, const float *x)
+quant_run(act_run_t *out, bool joint, float ds[4], const float *x)
 {
-    const __m256 sign = _mm256_set1_ps(-0.0f);
-    __m256 v[4];
-    __m256i q[4];
+    __m256 v[8];
+    float max[2], d[2], inverse[2];
 
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 8; i++) {
         v[i] = _mm256_loadu_ps(x + 8 * i);
     }
-    float max = quant_max(
-        _mm256_max_ps(_mm256_max_ps(_mm256_andnot_ps(sign, v[0]), _mm256_andnot_ps(sign, v[1])),
-                      _mm256_max_ps(_mm256_andnot_ps(sign, v[2]), _mm256_andnot_ps(sign, v[3]))));
-    bool tiny = max < ACT_TINY;
-    float d = tiny ? 0.0f : max / 127.0f;
-    __m256 inverse = _mm256_set1_ps(tiny ? 0.0f : 127.0f / max);
-    for (int i = 0; i < 4; i++) {
-        q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
+    max[0] = quant_max32(v);
+    max[1] = quant_max32(v + 4);
+    if (joint) {
+        max[0] = max[1] = max[0] > max[1] ? max[0] : max[1];
     }
-    /* the packs work inside 128-bit halves: dwords come out in the order 0 2 4 6 1 3 5 7 */
-    __m256i w01 = _mm256_packs_epi32(q[0], q[1]), w23 = _mm256_packs_epi32(q[2], q[3]);
-    __m256i b = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(w01, w23),
-                                            _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    _mm256_store_si256((__m256i *) (void *) out->q, b);
+    for (int i = 0; i < 2; i++) {
+        bool tiny = max[i] < ACT_TINY;
+        d[i] = tiny ? 0.0f : max[i] / 127.0f;
+        inverse[i] = tiny ? 0.0f : 127.0f / max[i];
+    }
 
-    /* s0 s1 s0 s1: the sums of both halves; then both added, both added, s0, s1 */
-    __m128i s = _mm_hadd_epi32(quant_sum4(_mm256_castsi256_si128(b)),
-                               quant_sum4(_mm256_extracti128_si256(b, 1)));
-    s = _mm_hadd_epi32(s, s);
-    s = _mm_unpacklo_epi64(_mm_hadd_epi32(s, s), s);
-    __m128 ds = _mm_mul_ps(_mm_set1_ps(d), _mm_cvtepi32_ps(s));
-    _mm_store_ps(&out->d, _mm_blend_ps(ds, _mm_set_ss(d), 1));
-    __m128i neg = _mm_sub_epi32(_mm_setzero_si128(), _mm_shuffle_epi32(s, _MM_SHUFFLE(3, 3, 2, 1)));
-    _mm_store_si128((__m128i *) (void *) &out->neg,
-                    _mm_blend_epi16(neg, _mm_setzero_si128(), 0xc0));
+    __m256i a = quant_round(out->q, v, _mm256_set1_ps(inverse[0]));
+    __m256i b = quant_round(out->q + 32, v + 4, _mm256_set1_ps(inverse[1]));
+    __m256i pairs = _mm256_hadd_epi32(a, b);        /* halves 0 0 2 2, 1 1 3 3 */
+    pairs = _mm256_hadd_epi32(pairs, pairs);        /* 0 2 0 2, 1 3 1 3 */
+    __m128i sums = _mm_unpacklo_epi32(_mm256_castsi256_si128(pairs),
+                                      _mm256_extracti128_si256(pairs, 1));
+    __m128i neg = _mm_sub_epi32(_mm_setzero_si128(), sums);
+    __m128 dd = _mm_setr_ps(d[0], d[0], d[1], d[1]);
+    _mm_store_ps(ds, _mm_mul_ps(dd, _mm_cvtepi32_ps(sums)));
+    __m128i blocks = _mm_hadd_epi32(neg, neg);
+    dd = _mm_shuffle_ps(dd, _mm_castsi128_ps(blocks), _MM_SHUFFLE(1, 0, 2, 0));
+    _mm_store_ps(out->d, dd);
+    if (joint) {
+        _mm_store_si128((__m128i *) (void *) out->half_neg, neg);
+    } else {
+        blocks = _mm_sub_epi32(_mm_setzero_si128(), blocks);
+        _mm_store_ps(out->ds, _mm_mul_ps(dd, _mm_cvtepi32_ps(blocks)));
+    }
+}
+
+static inline void
+quant_sums(act_sums_t *out, const float ds[16])
+{
+    __m256 a = _mm256_loadu_ps(ds), b = _mm256_loadu_ps(ds + 8);
+    float max = quant_max(_mm256_max_ps(quant_abs(a), quant_abs(b)));
+    __m256 inverse = _mm256_set1_ps(max > 0.0f ? ACT_SUM / max : 0.0f);
+    __m256i s = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(a, inverse)),
+                                   _mm256_cvtps_epi32(_mm256_mul_ps(b, inverse)));
+    s = _mm256_permute4x64_epi64(s, _MM_SHUFFLE(3, 1, 2, 0));
+    __m128i low = _mm256_castsi256_si128(s), high = _mm256_extracti128_si256(s, 1);
+    _mm256_store_si256((__m256i *) (void *) out->half, s);
+    _mm_store_si128((__m128i *) (void *) out->sum, _mm_hadd_epi16(low, high));
+    _mm_store_ps(&out->d, _mm_set_ss(max / ACT_SUM));
 }
 
 static inline void
 quant_tokens(const llm_act_t *a, uint32_t t0, uint32_t t1)
 {
-    for (uint32_t t = t0; t < t1; t++) {
-        uint32_t width, n_blocks = a->k / 32;
-        act_block_t *out = act_panel(a, t / ACT_PANEL, &width) + t % ACT_PANEL;
-        for (uint32_t b = 0; b < n_blocks; b++) {
-            quant_block(out + (size_t) b * width, a->x + t * a->ldx + 32 * (size_t) b);
-        }
-    }
+    static const act_round_t set = { quant_run, quant_sums };
+    act_quantize(a, t0, t1, &set);
 }
 
 #endif

@@ -24,6 +24,7 @@
 #define VI_LOAD(p)          _mm256_load_si256((const __m256i *) (const void *) (p))
 #define VI_ZERO()           _mm256_setzero_si256()
 #define VI_SET8(x)          _mm256_set1_epi8(x)
+#define VI_SET16(x)         _mm256_set1_epi16(x)
 #define VI_SET32(x)         _mm256_set1_epi32(x)
 #define VI_AND(a, b)        _mm256_and_si256(a, b)
 #define VI_OR(a, b)         _mm256_or_si256(a, b)
@@ -45,6 +46,7 @@
 #define WIDE_SIGNED         0
 #define DOT_16BIT           0
 #define VI_DOT(c, w, x)     _mm256_dpbusd_avx_epi32(c, w, x)
+#define VI_DOT16(c, a, b)   _mm256_dpwssd_avx_epi32(c, a, b)  /* pairs of 16 bits */
 #define VI_DOT_SIGNED(c, w, x) (c)              /* not used: WIDE_SIGNED is 0 */
 #else
 /*
@@ -57,6 +59,7 @@
 #define VI_PAIRS(w, x)      _mm256_maddubs_epi16(w, x)
 #define VI_WIDEN16(v)       _mm256_madd_epi16(v, _mm256_set1_epi16(1))
 #define VI_DOT(c, w, x)     VI_ADD32(c, VI_WIDEN16(VI_PAIRS(w, x)))
+#define VI_DOT16(c, a, b)   VI_ADD32(c, _mm256_madd_epi16(a, b))
 #define VI_DOT_SIGNED(c, w, x) VI_DOT(c, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
 #endif
 
@@ -106,6 +109,10 @@
     _mm256_cvtepi32_ps(_mm256_and_si256(                                                           \
         _mm256_srli_epi32(_mm256_cvtepu8_epi32(VEC_LOAD64(p)), shift), _mm256_set1_epi32(15)))
 #define VF_E8(p)            avx2_e8(_mm256_cvtepu8_epi32(VEC_LOAD64(p)))
+/* bytes p[r] and p[r + 16] as the 16-bit halves of dword r */
+#define VI_PAIR_U8(p)                                                                              \
+    _mm256_or_si256(_mm256_cvtepu8_epi32(VEC_LOAD64(p)),                                           \
+                    _mm256_slli_epi32(_mm256_cvtepu8_epi32(VEC_LOAD64((p) + 16)), 16))
 #define VF_STORE_F16(p, v)                                                                         \
     _mm_storeu_si128((__m128i *) (void *) (p),                                                     \
                      _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))

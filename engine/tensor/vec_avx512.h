@@ -23,6 +23,7 @@
 #define VI_LOAD(p)          _mm512_load_si512((const void *) (p))
 #define VI_ZERO()           _mm512_setzero_si512()
 #define VI_SET8(x)          _mm512_set1_epi8(x)
+#define VI_SET16(x)         _mm512_set1_epi16(x)
 #define VI_SET32(x)         _mm512_set1_epi32(x)
 #define VI_AND(a, b)        _mm512_and_si512(a, b)
 #define VI_OR(a, b)         _mm512_or_si512(a, b)
@@ -40,6 +41,7 @@
         _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) (const void *) (table))), v)
 #define VI_DOT(c, w, x)     _mm512_dpbusd_epi32(c, w, x)
 #define VI_DOT_SIGNED(c, w, x) (c)              /* not used: WIDE_SIGNED is 0 */
+#define VI_DOT16(c, a, b)   _mm512_dpwssd_epi32(c, a, b)  /* pairs of 16 bits */
 #define WIDE_SIGNED         0
 #define DOT_16BIT           0
 #define PREFETCH(p)         _mm_prefetch((const char *) (p), _MM_HINT_T0)
@@ -89,6 +91,10 @@
     _mm512_cvtepi32_ps(_mm512_and_si512(                                                           \
         _mm512_srli_epi32(_mm512_cvtepu8_epi32(VEC_LOAD128(p)), shift), _mm512_set1_epi32(15)))
 #define VF_E8(p)            avx512_e8(_mm512_cvtepu8_epi32(VEC_LOAD128(p)))
+/* bytes p[r] and p[r + 16] as the 16-bit halves of dword r */
+#define VI_PAIR_U8(p)                                                                              \
+    _mm512_or_si512(_mm512_cvtepu8_epi32(VEC_LOAD128(p)),                                          \
+                    _mm512_slli_epi32(_mm512_cvtepu8_epi32(VEC_LOAD128((p) + 16)), 16))
 #define VF_STORE_F16(p, v)                                                                         \
     _mm256_storeu_si256((__m256i *) (void *) (p),                                                  \
                         _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))

@@ -2,8 +2,9 @@
  * tensor_mm.c - matrix products of every kernel set against double precision, and the promises about bits.
  *
  * Expected values come from the format's own dequant (checked against recorded blocks in tensor_format.c) and sums in double precision.
- * The error of an int8 set is bounded by the rounding of the activations: each is off by at most d/2 = max|x of its 32| / 254,
- * times |w|, summed; plus f32 rounding of the sums.
+ * The error of an int8 set is bounded by the rounding of the activations: each is off by at most d/2 = max|x of its run| / 254,
+ * times |w|, summed; plus f32 rounding of the sums. A run is 64 values of formats with
+ * blocks of 256, else 32.
  */
 #include "tap.h"
 #include "base/cpu.h"
@@ -43,12 +44,14 @@ acts_free(acts_t *s)
 }
 
 static void
-run(const llm_kern_t *k, const llm_mat_t *m, const llm_act_t *a, float *y, size_t ldy)
+run(const llm_kern_t *k, const llm_mat_t *m, const llm_act_t *acts, float *y, size_t ldy)
 {
-    if (k->needs_quant(m)) {
-        k->quant(a, 0, a->n);
+    llm_act_t a = *acts;
+    a.forms = k->act_forms(m);
+    if (a.forms != 0) {
+        k->quant(&a, 0, a.n);
     }
-    k->mm(m, 0, m->n_tiles, a, y, ldy);
+    k->mm(m, 0, m->n_tiles, &a, y, ldy);
 }
 
 /* Entries of y that are further from the double-precision product than allowed. */
@@ -58,16 +61,16 @@ count_bad(const llm_kern_t *k, const llm_mat_t *m, const uint8_t *file, const ll
     const llm_format_t *f = llm_format(m->type);
     size_t row_bytes = (size_t) m->cols / f->block * f->bytes;
     float *w = malloc(m->cols * sizeof(float));
-    uint32_t bad = 0;
+    uint32_t bad = 0, run = f->block == 256 ? 64 : 32;
 
     for (uint32_t r = 0; r < m->rows; r++) {
         f->dequant(w, file + r * row_bytes, m->cols);
         for (uint32_t t = 0; t < a->n; t++) {
             const float *x = a->x + t * a->ldx;
             double sum = 0.0, size = 0.0, round = 0.0;
-            for (uint32_t c0 = 0; c0 < m->cols; c0 += 32) {
+            for (uint32_t c0 = 0; c0 < m->cols; c0 += run) {
                 double max = 0.0, abs_w = 0.0;
-                for (uint32_t c = c0; c < c0 + 32 && c < m->cols; c++) {
+                for (uint32_t c = c0; c < c0 + run && c < m->cols; c++) {
                     sum += (double) w[c] * x[c];
                     size += fabs((double) w[c] * x[c]);
                     abs_w += fabs(w[c]);
@@ -75,7 +78,7 @@ count_bad(const llm_kern_t *k, const llm_mat_t *m, const uint8_t *file, const ll
                 }
                 round += abs_w * max / 254.0 * 1.0001;
             }
-            double tol = F32_TOL * (size + round) + (k->needs_quant(m) ? round : 0.0);
+            double tol = F32_TOL * (size + round) + (k->act_forms(m) != 0 ? round : 0.0);
             double got = y[t * ldy + r];
             if (!(fabs(got - sum) <= tol) && bad++ == 0) {
                 diag("%s row %u token %u: got %.9g, want %.9g +- %.3g", k->name, r, t, got, sum, tol);
@@ -142,7 +145,8 @@ test_bits(const llm_kern_t *k, uint32_t type, uint32_t rows, uint32_t cols)
         uint32_t n = batches[i], t0 = n_max - n, half = m.n_tiles / 2;
         part.x = s.x + t0 * s.a.ldx;
         part.n = n;
-        if (k->needs_quant(&m)) {
+        part.forms = k->act_forms(&m);
+        if (part.forms != 0) {
             k->quant(&part, n / 2, n);
             k->quant(&part, 0, n / 2);
         }
@@ -177,7 +181,7 @@ test_sets_agree(const llm_kern_t *const *sets, uint32_t n_sets, uint32_t type, u
     size_t size = (size_t) n * rows * sizeof(float);
     float *want = malloc(size), *y = malloc(size);
     for (uint32_t i = 0; i < n_sets; i++) {
-        if (!sets[i]->needs_quant(&m)) {
+        if (sets[i]->act_forms(&m) == 0) {
             continue;
         }
         run(sets[i], &m, &s.a, first == NULL ? want : y, rows);
