@@ -1,13 +1,13 @@
 /*
- * pool.c - a fork-join pool that claims chunks from one atomic word and sleeps on futexes.
+ * pool.c - a fork-join pool whose threads claim chunks from ranges, and sleep on futexes.
  *
  * Owns: the helper threads. Does not own: what a chunk does.
  *
- * `work` holds the generation of the job (high half) and the chunks nobody has claimed yet (low
- * half); claiming is one compare-and-swap on the whole word. So a helper that was delayed since an
- * earlier job cannot take a chunk of a later one with stale fields: it read fn, ctx and n_chunks
- * after it saw the generation, and its swap succeeds only if that generation still has unclaimed
- * chunks, in which case the caller has not touched the fields since.
+ * The chunks of a job are cut into a range for each thread, which takes its own from the front: one
+ * after the other, so that what it reads is one stream of memory. Then it takes from the back of
+ * the others' ranges. A range is one atomic word, and claiming is one compare-and-swap on it. Only
+ * then fn and ctx are read: the job of a claimed chunk is not over, so they are its own, and a
+ * helper that was delayed since an earlier job does no harm.
  * A helper adds the chunks it ran to `done` once, when none are left; the caller returns at done ==
  * n_chunks. It never waits for a helper that has claimed nothing.
  *
@@ -47,16 +47,19 @@ typedef struct {
     uint32_t    index;
 } helper_t;
 
+/* Chunks next .. end - 1 of a job, unclaimed. */
+typedef struct {
+    _Alignas(64) _Atomic uint64_t left;     /* end << 32 | next */
+} range_t;
+
 struct llm_pool {
-    _Alignas(64) _Atomic uint64_t work;     /* generation << 32 | unclaimed chunks */
-    _Atomic(llm_pool_fn)  fn;
+    _Alignas(64) _Atomic(llm_pool_fn) fn;
     _Atomic(void *)       ctx;
-    _Atomic uint32_t      n_chunks;
 
     _Alignas(64) _Atomic uint32_t done;     /* futex of the caller */
     _Atomic uint32_t      caller_asleep;
 
-    /* futex of the helpers: the generation, published after `work` */
+    /* futex of the helpers: the number of the job, published after its ranges */
     _Alignas(64) _Atomic uint32_t wake;
     _Atomic uint32_t      n_asleep;
     _Atomic bool          stop;
@@ -65,10 +68,11 @@ struct llm_pool {
     _Alignas(64) _Atomic uint32_t n_active;
 
     _Alignas(64) uint32_t n_threads;
-    uint32_t              generation;       /* the caller's own count */
+    uint32_t              n_jobs;           /* the caller's own count */
     llm_watch_t           watch;
     bool                  background;
     helper_t             *helpers;          /* [n_threads - 1] */
+    range_t              *ranges;           /* [n_threads] */
 };
 
 static void
@@ -109,23 +113,39 @@ spin_until_changed(_Atomic uint32_t *word, uint32_t seen)
     return false;
 }
 
+/* Takes the first chunk of a range, or its last. */
+static bool
+claim(range_t *r, bool first, uint32_t *i_chunk)
+{
+    uint64_t w = atomic_load_explicit(&r->left, memory_order_acquire);
+    uint32_t next, end;
+
+    do {
+        next = (uint32_t) w;
+        end = (uint32_t) (w >> 32);
+        if (next >= end) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(
+        &r->left, &w, first ? w + 1 : w - ((uint64_t) 1 << 32), memory_order_acq_rel,
+        memory_order_acquire));
+    *i_chunk = first ? next : end - 1;
+    return true;
+}
+
 /* Runs chunks of the current job until none are left; returns how many. */
 static uint32_t
 run_chunks(llm_pool_t *p, uint32_t i_thread)
 {
-    uint32_t n_run = 0;
-    uint64_t w = atomic_load_explicit(&p->work, memory_order_acquire);
+    uint32_t n_run = 0, i_chunk;
 
-    while ((uint32_t) w != 0) {
-        llm_pool_fn fn = atomic_load_explicit(&p->fn, memory_order_relaxed);
-        void *ctx = atomic_load_explicit(&p->ctx, memory_order_relaxed);
-        uint32_t n_chunks = atomic_load_explicit(&p->n_chunks, memory_order_relaxed);
-
-        if (atomic_compare_exchange_weak_explicit(&p->work, &w, w - 1, memory_order_acq_rel,
-                                                  memory_order_acquire)) {
-            fn(ctx, n_chunks - (uint32_t) w, i_thread);
+    for (uint32_t k = 0; k < p->n_threads; k++) {
+        range_t *r = &p->ranges[(i_thread + k) % p->n_threads];
+        while (claim(r, k == 0, &i_chunk)) {
+            llm_pool_fn fn = atomic_load_explicit(&p->fn, memory_order_relaxed);
+            void *ctx = atomic_load_explicit(&p->ctx, memory_order_relaxed);
+            fn(ctx, i_chunk, i_thread);
             n_run++;
-            w = atomic_load_explicit(&p->work, memory_order_acquire);
         }
     }
     return n_run;
@@ -237,21 +257,26 @@ llm_pool_new(llm_pool_t **out, uint32_t n_threads, bool background, llm_err_t *e
     }
     llm_pool_t *p = aligned_alloc(64, sizeof(*p));
     helper_t *helpers = calloc(n_threads, sizeof(*helpers));
-    if (p == NULL || helpers == NULL) {
+    range_t *ranges = aligned_alloc(64, n_threads * sizeof(*ranges));
+    if (p == NULL || helpers == NULL || ranges == NULL) {
         free(p);
         free(helpers);
+        free(ranges);
         return llm_fail(err, LLM_E_NOMEM, "no memory for a pool of %u compute threads", n_threads);
     }
     memset(p, 0, sizeof(*p));
     p->n_threads = n_threads;
     p->background = background;
     p->helpers = helpers;
+    p->ranges = ranges;
+    memset(ranges, 0, n_threads * sizeof(*ranges));
     llm_watch_init(&p->watch, n_threads);
     atomic_store(&p->n_active, n_threads);
 
     llm_code_t rc = start_helpers(p, err);
     if (rc != LLM_OK) {
         free(helpers);
+        free(ranges);
         free(p);
         return rc;
     }
@@ -279,6 +304,7 @@ llm_pool_free(llm_pool_t *p)
     }
     stop_helpers(p, p->n_threads - 1);
     free(p->helpers);
+    free(p->ranges);
     free(p);
 }
 
@@ -308,16 +334,15 @@ wait_done(llm_pool_t *p, uint32_t n_chunks)
 static uint32_t
 share(llm_pool_t *p, llm_pool_fn fn, void *ctx, uint32_t n_chunks)
 {
-    /*
-     * every chunk of the last job is done and counted: nobody reads these fields with a swap that
-     * can succeed
-     */
+    /* every chunk of the last job is done and counted: nobody reads these fields */
     atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
     atomic_store_explicit(&p->ctx, ctx, memory_order_relaxed);
-    atomic_store_explicit(&p->n_chunks, n_chunks, memory_order_relaxed);
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->work, (uint64_t) p->generation << 32 | n_chunks,
-                          memory_order_release);
+    uint64_t n_ranges = atomic_load_explicit(&p->n_active, memory_order_relaxed);
+    for (uint64_t k = 0; k < n_ranges; k++) {
+        uint64_t next = k * n_chunks / n_ranges, end = (k + 1) * n_chunks / n_ranges;
+        atomic_store_explicit(&p->ranges[k].left, end << 32 | next, memory_order_release);
+    }
     atomic_fetch_add(&p->wake, 1);
     uint32_t asleep = atomic_load(&p->n_asleep);
     if (asleep != 0) {
@@ -337,8 +362,8 @@ llm_pool_run(llm_pool_t *p, llm_pool_fn fn, void *ctx, uint32_t n_chunks)
         }
         return;
     }
-    p->generation++;
-    if (p->generation % WATCH_EVERY != 0) {
+    p->n_jobs++;
+    if (p->n_jobs % WATCH_EVERY != 0) {
         (void) share(p, fn, ctx, n_chunks);
         wait_done(p, n_chunks);
         return;

@@ -2,7 +2,8 @@
  * pool.h - compute threads that share work in chunks.
  *
  * One caller (the leader's engine thread) and n-1 helpers. A job is a function over chunks
- * 0..n_chunks-1; threads claim chunks from an atomic counter, so a thread that loses its core
+ * 0..n_chunks-1. Thread t of T begins with chunk t * n_chunks / T and goes on from there; when its
+ * share is done it takes chunks from the ends of the others'. So a thread that loses its core
  * delays the chunk it holds and nothing else. Idle helpers spin briefly, then sleep on a futex.
  */
 #ifndef LLM_POOL_H

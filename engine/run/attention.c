@@ -120,7 +120,7 @@ item_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
 {
     attn_ctx_t *c = ctx;
     llm_fwd_t *f = c->f;
-    uint32_t i_next = i_chunk + llm_pool_size(f->pool);
+    uint32_t i_next = i_chunk + 1;      /* a thread goes on behind its chunk (pool.h) */
     const item_t *it = &f->items[i_chunk], *next = i_next < c->n_items ? &f->items[i_next] : NULL;
     float *part = f->attn_part + i_thread * f->attn_part_ld;
 
@@ -150,7 +150,7 @@ static void
 span_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
 {
     attn_ctx_t *c = ctx;
-    run_span(c, span_of_part(c, i_chunk), span_of_part(c, i_chunk + llm_pool_size(c->f->pool)),
+    run_span(c, span_of_part(c, i_chunk), span_of_part(c, i_chunk + 1),
              c->f->split_part + i_chunk * span_floats(c->f, 1), i_thread);
 }
 

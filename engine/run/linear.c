@@ -1,9 +1,9 @@
 /*
  * linear.c - matrix products of a step, spread over the pool by row tiles.
  *
- * A linear may be stored in several matrices (model.h); their tiles are numbered through, and
- * chunks of tiles are claimed by threads. A chunk computes its rows for all tokens of the step,
- * then adds the bias of its rows.
+ * A linear may be stored in several matrices (model.h); their tiles are numbered through, and cut
+ * into a share for each thread and chunks of it. A chunk computes its rows for all tokens of the
+ * step, then adds the bias of its rows.
  */
 #define _GNU_SOURCE     /* madvise */
 #include "forward_impl.h"
@@ -18,17 +18,30 @@ typedef struct {
     const llm_act_t *act;
     float           *out;
     size_t           ld_out;
-    uint32_t         n_tiles;
-    /* chunks 0 .. n_large-1 of `large` tiles, then chunks of `small` ones */
-    uint32_t         n_large, large, small;
+    uint32_t         n_tiles, n_shares;
+    uint32_t         even;                      /* shares begin at multiples of this */
+    /* chunks of a share: n_large of `large` tiles, then n_small of `small` ones */
+    uint32_t         n_large, large, n_small, small;
 } mm_ctx_t;
 
 static uint32_t
-chunk_start(const mm_ctx_t *c, uint32_t i)
+share_start(const mm_ctx_t *c, uint32_t i)
 {
-    uint32_t t = i < c->n_large ? i * c->large
-                                : c->n_large * c->large + (i - c->n_large) * c->small;
-    return t < c->n_tiles ? t : c->n_tiles;
+    uint32_t t = (uint32_t) ((uint64_t) i * c->n_tiles / c->n_shares);
+    return i < c->n_shares ? t / c->even * c->even : c->n_tiles;
+}
+
+/* Tiles *t0 .. *t1-1; there may be none. */
+static void
+chunk_tiles(const mm_ctx_t *c, uint32_t i_chunk, uint32_t *t0, uint32_t *t1)
+{
+    uint32_t n = c->n_large + c->n_small, share = i_chunk / n, i = i_chunk % n;
+    uint32_t end = share_start(c, share + 1), large = i < c->n_large ? i : c->n_large;
+
+    *t0 = share_start(c, share) + large * c->large + (i - large) * c->small;
+    *t0 = *t0 < end ? *t0 : end;
+    *t1 = *t0 + (i < c->n_large ? c->large : c->small);
+    *t1 = *t1 < end ? *t1 : end;
 }
 
 static void
@@ -36,9 +49,9 @@ mm_chunk(void *ctx, uint32_t i_chunk, uint32_t i_thread)
 {
     (void) i_thread;
     const mm_ctx_t *c = ctx;
-    uint32_t t0 = chunk_start(c, i_chunk), t1 = chunk_start(c, i_chunk + 1);
-    uint32_t first = 0, row0 = 0;
+    uint32_t t0, t1, first = 0, row0 = 0;
 
+    chunk_tiles(c, i_chunk, &t0, &t1);
     for (uint32_t p = 0; p < c->lin->n_parts; p++) {
         const llm_mat_t *w = &c->lin->part[p];
         uint32_t a = t0 > first ? t0 - first : 0;
@@ -78,24 +91,34 @@ quant_row(llm_fwd_t *f, void *ctx, uint32_t row)
 }
 
 /*
- * Chunks small enough that a thread which loses its core holds up little, and large enough that
- * claiming one (some 50 ns) does not show: at least 16 KB of weights for one token. The last
- * quarter goes in smaller ones, so that the threads end together. Returns their number.
+ * A share for each thread, since it reads its own as one stream (pool.h): a thread that takes turns
+ * with others in small chunks fetches a part of its next lines in vain. Chunks small enough that a
+ * thread which loses its core holds up little, and large enough that claiming one does not show: at
+ * least 16 KB of weights for one token. The last quarter goes in smaller ones, so that the threads
+ * end together. Returns the number of chunks.
  */
 static uint32_t
 cut(mm_ctx_t *c, uint32_t n_threads, size_t bytes)
 {
     size_t floor_bytes = c->act->n == 1 ? 16384 : 4096, tile_bytes = bytes / c->n_tiles;
     uint32_t least = (uint32_t) ((floor_bytes + tile_bytes - 1) / tile_bytes);
-    uint32_t want = n_threads * 8, even = c->act->n > 1;    /* the wide kernels take pairs */
 
-    c->large = (c->n_tiles + want - 1) / want;
+    c->even = c->act->n > 1 ? 2 : 1;            /* the wide kernels take pairs */
+    c->n_shares = c->n_tiles / least < n_threads ? c->n_tiles / least : n_threads;
+    if (c->n_shares <= 1) {
+        c->n_shares = c->n_large = 1;
+        c->large = c->n_tiles;
+        return 1;
+    }
+    uint32_t share = (c->n_tiles + c->n_shares - 1) / c->n_shares + c->even - 1;
+    c->large = (share + 7) / 8;
     c->large = c->large > least ? c->large : least;
     c->small = c->large / 4 > least ? c->large / 4 : least;
-    c->large += even && c->large > 1 && c->large % 2;
-    c->small += even && c->small > 1 && c->small % 2;
-    c->n_large = (uint32_t) ((uint64_t) c->n_tiles * 3 / 4 / c->large);
-    return c->n_large + (c->n_tiles - c->n_large * c->large + c->small - 1) / c->small;
+    c->large += c->large > 1 ? c->large % c->even : 0;
+    c->small += c->small > 1 ? c->small % c->even : 0;
+    c->n_large = share * 3 / 4 / c->large;
+    c->n_small = (share - c->n_large * c->large + c->small - 1) / c->small;
+    return c->n_shares * (c->n_large + c->n_small);
 }
 
 void
@@ -119,12 +142,6 @@ llm_fwd_linear(llm_fwd_t *f, const llm_lin_t *lin, const float *in, size_t ld_in
         bytes += llm_mat_bytes(&lin->part[p]);
     }
     uint32_t n_chunks = cut(&c, llm_pool_size(f->pool), bytes);
-    if (n_chunks == 1 || llm_pool_size(f->pool) == 1) {
-        c.n_large = 1;
-        c.large = c.n_tiles;
-        mm_chunk(&c, 0, 0);
-        return;
-    }
     llm_pool_run(f->pool, mm_chunk, &c, n_chunks);
 }
 

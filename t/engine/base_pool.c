@@ -160,6 +160,73 @@ test_helper_state(void)
     llm_pool_free(p);
 }
 
+/* Who ran which chunk, in the order of each thread. */
+typedef struct {
+    uint32_t chunk[8][MAX_CHUNKS], n[8];
+    uint32_t slow;              /* a thread that sleeps with its first chunk in its hands; 8: none */
+} order_t;
+
+static void
+note_order(void *ctx, uint32_t i_chunk, uint32_t i_thread)
+{
+    order_t *o = ctx;
+    if (i_thread == o->slow && o->n[i_thread] == 0) {
+        usleep(20000);
+    }
+    o->chunk[i_thread][o->n[i_thread]++] = i_chunk;
+}
+
+/* Chunks of a thread's own range that it did not take upwards, and of others' that it did not take downwards. */
+static uint32_t
+out_of_order(const order_t *o, uint32_t n_threads, uint32_t n_ranges, uint32_t n_chunks)
+{
+    uint32_t bad = 0;
+    for (uint32_t t = 0; t < n_threads; t++) {
+        uint32_t last[8];
+        memset(last, 0xff, sizeof(last));
+        for (uint32_t i = 0; i < o->n[t]; i++) {
+            uint32_t c = o->chunk[t][i], owner = 0;
+            while ((owner + 1) * n_chunks / n_ranges <= c) {
+                owner++;
+            }
+            bad += last[owner] != UINT32_MAX && (owner == t ? c <= last[owner] : c >= last[owner]);
+            last[owner] = c;
+        }
+    }
+    return bad;
+}
+
+static void
+test_order(void)
+{
+    static const uint32_t threads[] = { 2, 3, 8 };
+    order_t *o = malloc(sizeof(*o));
+    uint32_t bad = 0, helped = 0;
+    for (int k = 0; k < 3; k++) {
+        llm_pool_t *p;
+        if (llm_pool_new(&p, threads[k], false, NULL) != LLM_OK) {
+            bad++;
+            continue;
+        }
+        for (int round = 0; round < 200; round++) {
+            memset(o, 0, sizeof(*o));
+            o->slow = round % 20 == 0 ? (uint32_t) round / 20 % threads[k] : 8;
+            uint32_t n = 1 + (uint32_t) round * 7 % MAX_CHUNKS;
+            llm_pool_run(p, note_order, o, n);
+            uint32_t ranges = threads[k];       /* fewer while a helper rests */
+            while (ranges > 1 && out_of_order(o, threads[k], ranges, n) != 0) {
+                ranges--;
+            }
+            bad += out_of_order(o, threads[k], ranges, n);
+            helped += o->slow < 8 && n > 200 && o->n[o->slow] <= 1;
+        }
+        llm_pool_free(p);
+    }
+    is_int(bad, 0, "threads take their own chunks from the front, others' from the end");
+    ok(helped > 0, "the chunks of a thread that has lost its core are run by the others (%u jobs)", helped);
+    free(o);
+}
+
 /* Two pools of one process do not disturb each other; a pool that never ran can be freed. */
 static void
 test_lifetimes(void)
@@ -211,6 +278,7 @@ main(void)
     for (size_t i = 0; i < 4; i++) {
         test_counts(threads[i]);
     }
+    test_order();
     test_helper_state();
     test_lifetimes();
     test_idle();
