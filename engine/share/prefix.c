@@ -8,17 +8,19 @@
  *     TABLE_OFF    record_t [n_pages]
  *     data_off     keys and values as in the arena, page_bytes a page
  *
- * KEY stands for the weights, the version and the form of a page; that the same kernels compute is
- * seen by the leader (lead.c). Nothing is believed: the header has a checksum, the hash of a record
- * is computed again from the key of the hash, which is secret and kept with it, and a page has a
- * checksum, which its record's hash enters. A page that is not sound is left out; those behind it
- * are never found then, and go as the least recently used ones do.
+ * KEY stands for the weights, the version, what the kernels compute (LLM_KERN_REVISION) and the
+ * form of a page; that the same set of kernels computes is seen by the leader (lead.c). Nothing is
+ * believed: the header has a checksum, the hash of a record is computed again from the key of the
+ * hash, which is secret and kept with it, and a page has a checksum, which its record's hash
+ * enters. A page that is not sound is left out; those behind it are never found then, and go as the
+ * least recently used ones do.
  */
 #include "arena.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/keep.h"
 #include "base/pool.h"
+#include "tensor/kern.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -50,7 +52,7 @@ key_of(const llm_engine_t *e)
     const llm_arena_t *a = e->arena;
     const uint64_t facts[] = {
         e->model->key, e->draft != NULL ? e->draft->key : 0, a->conf.kv_type, a->page_bytes,
-        a->draft_off, LLM_KV_PAGE, sizeof(record_t),
+        a->draft_off, LLM_KV_PAGE, sizeof(record_t), LLM_KERN_REVISION,
     };
     if (e->model->key == 0 || (e->draft != NULL && e->draft->key == 0)) {
         return 0;

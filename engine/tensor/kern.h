@@ -111,6 +111,12 @@ size_t llm_attn_part_floats(uint32_t head_dim);
 /* For n_q = LLM_ATTN_MAX_Q and a span of LLM_ATTN_SPAN keys. */
 size_t llm_attn_scratch_floats(uint32_t head_dim, uint32_t group);
 
+/*
+ * Raised with every change of what a set computes, by a bit of a result: what was kept of the
+ * results of another revision is not used (share/prefix.c).
+ */
+#define LLM_KERN_REVISION 2
+
 typedef struct llm_kern {
     const char *name;
 
