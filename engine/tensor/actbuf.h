@@ -112,8 +112,9 @@ typedef struct {
     void (*sums)(act_sums_t *out, const float ds[16]);
 } act_round_t;
 
-static inline void
-act_round_form(const llm_act_t *a, uint32_t form, uint32_t t, const act_round_t *set)
+/* Inlined: of a known form each set makes its own code. */
+static inline __attribute__((always_inline)) void
+act_round_form(const llm_act_t *a, const uint32_t form, uint32_t t, const act_round_t *set)
 {
     const float *x = a->x + t * a->ldx;
     const size_t width = act_width(a, t / ACT_PANEL), n_runs = a->k / ACT_RUN;

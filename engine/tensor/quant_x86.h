@@ -47,46 +47,47 @@ quant_round(int8_t q[32], const __m256 v[4], __m256 inverse)
     return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), b), _mm256_set1_epi16(1));
 }
 
-/* The largest |x| of 32. */
-static inline float
+/* The largest |x| in each of four parts of 32. */
+static inline __m128
 quant_max32(const __m256 v[4])
 {
-    return quant_max(_mm256_max_ps(_mm256_max_ps(quant_abs(v[0]), quant_abs(v[1])),
-                                   _mm256_max_ps(quant_abs(v[2]), quant_abs(v[3]))));
+    __m256 m = _mm256_max_ps(_mm256_max_ps(quant_abs(v[0]), quant_abs(v[1])),
+                             _mm256_max_ps(quant_abs(v[2]), quant_abs(v[3])));
+    return _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
 }
 
 static inline void
 quant_run(act_run_t *out, bool joint, float ds[4], const float *x)
 {
     __m256 v[8];
-    float max[2], d[2], inverse[2];
 
     for (int i = 0; i < 8; i++) {
         v[i] = _mm256_loadu_ps(x + 8 * i);
     }
-    max[0] = quant_max32(v);
-    max[1] = quant_max32(v + 4);
+    /* max, dd and inverse: twice that of the first block, twice that of the second */
+    __m128 m0 = quant_max32(v), m1 = quant_max32(v + 4);
+    __m128 max = _mm_max_ps(_mm_unpacklo_ps(m0, m1), _mm_unpackhi_ps(m0, m1));
+    max = _mm_max_ps(max, _mm_movehl_ps(max, max));
+    max = _mm_unpacklo_ps(max, max);
     if (joint) {
-        max[0] = max[1] = max[0] > max[1] ? max[0] : max[1];
+        max = _mm_max_ps(max, _mm_shuffle_ps(max, max, _MM_SHUFFLE(0, 0, 2, 2)));
     }
-    for (int i = 0; i < 2; i++) {
-        bool tiny = max[i] < ACT_TINY;
-        d[i] = tiny ? 0.0f : max[i] / 127.0f;
-        inverse[i] = tiny ? 0.0f : 127.0f / max[i];
-    }
+    const __m128 top = _mm_set1_ps(127.0f), tiny = _mm_cmplt_ps(max, _mm_set1_ps(ACT_TINY));
+    __m128 dd = _mm_andnot_ps(tiny, _mm_div_ps(max, top));
+    __m128 inverse = _mm_andnot_ps(tiny, _mm_div_ps(top, max));
 
-    __m256i a = quant_round(out->q, v, _mm256_set1_ps(inverse[0]));
-    __m256i b = quant_round(out->q + 32, v + 4, _mm256_set1_ps(inverse[1]));
+    __m256i a = quant_round(out->q, v, _mm256_broadcastss_ps(inverse));
+    __m256i b = quant_round(out->q + 32, v + 4,
+                            _mm256_broadcastss_ps(_mm_movehl_ps(inverse, inverse)));
     __m256i pairs = _mm256_hadd_epi32(a, b);        /* halves 0 0 2 2, 1 1 3 3 */
     pairs = _mm256_hadd_epi32(pairs, pairs);        /* 0 2 0 2, 1 3 1 3 */
     __m128i sums = _mm_unpacklo_epi32(_mm256_castsi256_si128(pairs),
                                       _mm256_extracti128_si256(pairs, 1));
     __m128i neg = _mm_sub_epi32(_mm_setzero_si128(), sums);
-    __m128 dd = _mm_setr_ps(d[0], d[0], d[1], d[1]);
     _mm_store_ps(ds, _mm_mul_ps(dd, _mm_cvtepi32_ps(sums)));
     __m128i blocks = _mm_hadd_epi32(neg, neg);
-    dd = _mm_shuffle_ps(dd, _mm_castsi128_ps(blocks), _MM_SHUFFLE(1, 0, 2, 0));
-    _mm_store_ps(out->d, dd);
+    dd = _mm_shuffle_ps(dd, dd, _MM_SHUFFLE(2, 0, 2, 0));       /* one and the other, twice */
+    _mm_store_ps(out->d, _mm_movelh_ps(dd, _mm_castsi128_ps(blocks)));
     if (joint) {
         _mm_store_si128((__m128i *) (void *) out->half_neg, neg);
     } else {
