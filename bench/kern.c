@@ -28,7 +28,7 @@
 #include <immintrin.h>
 #endif
 
-#define READ_BYTES ((size_t) 1 << 30)   /* of 256 MiB a tenth came from a last-level cache of 32 */
+#define READ_BYTES ((size_t) 1 << 30)   /* of 256 MiB a last-level cache of 32 gives a part */
 #define DOT_ROUNDS 200000     /* half a millisecond: short enough to run undisturbed on a busy machine */
 
 static uint32_t n_threads = 1, n_cols = 4096;
